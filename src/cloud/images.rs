@@ -1,0 +1,174 @@
+//! Images, with every attribute that EC2 keeps of them.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{AccountId, ImageId, Result, SnapshotId, Tags};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Architecture {
+    #[serde(rename = "x86_64")]
+    X86_64,
+    #[serde(rename = "arm64")]
+    Arm64,
+}
+
+impl Architecture {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "arm64",
+        }
+    }
+}
+
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootMode {
+    LegacyBios,
+    Uefi,
+    UefiPreferred,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskType {
+    Gp2,
+    Gp3,
+    Io1,
+    Io2,
+    St1,
+    Sc1,
+    Standard,
+}
+
+/// A volume of an image, or nothing at its name (`no-device` hides one of the base).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BlockDevice {
+    /// `/dev/xvda`.
+    pub name: String,
+    pub ebs: Option<EbsDisk>,
+    /// `ephemeral0` for an instance store volume.
+    pub virtual_name: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct EbsDisk {
+    pub snapshot: Option<SnapshotId>,
+    /// GiB; at least the snapshot's.
+    pub size: u32,
+    pub kind: DiskType,
+    pub iops: Option<u32>,
+    /// MiB/s.
+    pub throughput: Option<u32>,
+    pub delete_on_termination: bool,
+}
+
+/// What `RegisterImage` is told of an image besides its name and description.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ImageAttributes {
+    pub architecture: Architecture,
+    /// Unset: legacy BIOS on Intel and AMD, UEFI on Graviton.
+    pub boot_mode: Option<BootMode>,
+    pub ena: bool,
+    /// `simple`, or unset. Cannot be undone.
+    pub sriov: Option<String>,
+    /// IMDSv2 required.
+    pub imds_v2: bool,
+    /// TPM 2.0; needs a UEFI boot mode.
+    pub tpm: bool,
+    /// The UEFI variable store, base64.
+    pub uefi_data: Option<String>,
+    /// `/dev/xvda`.
+    pub root_device: String,
+    pub devices: Vec<BlockDevice>,
+}
+
+#[derive(Clone, Debug)]
+pub struct NewImage {
+    /// Unique in its place; 3 to 128 of the characters that EC2 allows.
+    pub name: String,
+    pub description: String,
+    pub attributes: ImageAttributes,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageState {
+    Pending,
+    Available,
+    Failed,
+    Disabled,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Image {
+    pub id: ImageId,
+    pub owner: AccountId,
+    pub name: String,
+    pub description: String,
+    pub state: ImageState,
+    pub created: Timestamp,
+    pub attributes: ImageAttributes,
+    pub tags: Tags,
+    /// `RunInstances` for plain Linux; `RunInstances:0010` and the like carry billing codes.
+    pub usage_operation: String,
+    /// `Linux/UNIX` and others.
+    pub platform: String,
+    pub product_codes: Vec<String>,
+}
+
+impl Image {
+    /// The volume that holds the root, with its snapshot.
+    #[must_use]
+    pub fn root(&self) -> Option<(&EbsDisk, &SnapshotId)> {
+        let device = self
+            .attributes
+            .devices
+            .iter()
+            .find(|device| device.name == self.attributes.root_device)?;
+        let ebs = device.ebs.as_ref()?;
+        Some((ebs, ebs.snapshot.as_ref()?))
+    }
+}
+
+/// Which images `find` gives, newest first; an empty query is all of the account's own.
+#[derive(Clone, Debug, Default)]
+pub struct ImageQuery {
+    pub ids: Vec<ImageId>,
+    /// Account ids or `self`, `amazon`, `aws-marketplace`; empty: the account's own.
+    pub owners: Vec<String>,
+    /// With `*` and `?` as wildcards.
+    pub name: Option<String>,
+    /// All of these tags, with exactly these values.
+    pub tags: Tags,
+}
+
+#[async_trait]
+pub trait Images: Send + Sync {
+    /// `DescribeImages`, newest first. An id that does not exist is [`NotFound`](super::ErrorKind::NotFound).
+    async fn find(&self, query: &ImageQuery) -> Result<Vec<Image>>;
+
+    /// `RegisterImage`. A name that exists is [`Exists`](super::ErrorKind::Exists).
+    async fn register(&self, new: &NewImage) -> Result<ImageId>;
+
+    /// `DeregisterImage`. Its snapshots stay.
+    async fn deregister(&self, id: &ImageId) -> Result<()>;
+
+    /// `CreateTags` on an image.
+    async fn tag(&self, id: &ImageId, tags: &Tags) -> Result<()>;
+}

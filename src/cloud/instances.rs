@@ -1,0 +1,60 @@
+//! Instances: launched from an image, looked at through their console, terminated.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::{BootMode, ImageId, InstanceId, Result, Tags, Token};
+
+/// What `RunInstances` is asked for: always one instance.
+#[derive(Clone, Debug)]
+pub struct NewInstance {
+    pub image: ImageId,
+    /// `t3.small`; `None`: the cloud's choice for a short test.
+    pub kind: Option<String>,
+    /// Raw bytes, at most 16 KiB; may be gzip, which cloud-init unpacks.
+    pub user_data: Vec<u8>,
+    /// The firmware to boot with where the image allows both. `None`: the image's own boot mode.
+    pub boot_mode: Option<BootMode>,
+    /// GiB of the root volume where it is to be larger than the image's.
+    pub root_size: Option<u32>,
+    /// Seconds after which the instance ends by itself, whatever becomes of its launcher.
+    pub lifetime_seconds: u32,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceState {
+    Pending,
+    Running,
+    Stopping,
+    Stopped,
+    ShuttingDown,
+    Terminated,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub image: ImageId,
+    pub state: InstanceState,
+    /// Why it is in that state, where the cloud says so.
+    pub reason: Option<String>,
+    pub tags: Tags,
+}
+
+#[async_trait]
+pub trait Instances: Send + Sync {
+    /// `RunInstances`.
+    async fn launch(&self, new: &NewInstance, token: &Token) -> Result<InstanceId>;
+
+    /// `DescribeInstances` with one id. A terminated instance is still described for a while.
+    async fn describe(&self, id: &InstanceId) -> Result<Instance>;
+
+    /// `GetConsoleOutput` with `Latest`: the newest 64 KiB of the serial console.
+    async fn console(&self, id: &InstanceId) -> Result<Vec<u8>>;
+
+    /// `TerminateInstances`. One that is terminated already is fine.
+    async fn terminate(&self, id: &InstanceId) -> Result<()>;
+}

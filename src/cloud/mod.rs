@@ -1,0 +1,62 @@
+//! The seam: what a bake needs from a cloud, as narrow traits over plain types. Two clouds implement it, `aws` and
+//! `local`. A trait method is one call; waiting, paging, retrying and pacing live above, so that both share them.
+//!
+//! Invariant: no type of an SDK and no path of the local store crosses this seam.
+
+mod block;
+mod error;
+mod id;
+mod images;
+mod instances;
+mod parameters;
+mod place;
+mod snapshots;
+mod wait;
+
+use std::sync::Arc;
+
+pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, LinearChecksum};
+pub use error::{CloudError, ErrorKind, Result};
+pub use id::{ImageId, InstanceId, SnapshotId, Tags, Token};
+pub use images::{
+    Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageQuery, ImageState,
+    Images, NewImage,
+};
+pub use instances::{Instance, InstanceState, Instances, NewInstance};
+pub use parameters::{NewParameter, Parameter, Parameters};
+pub use place::{AccountId, ImageRef, Partition, Place, Region};
+pub use snapshots::{
+    BlockPage, BlockToken, ListedBlock, NewSnapshot, PageToken, Snapshot, SnapshotQuery, SnapshotState,
+    Snapshots,
+};
+pub use wait::{Wait, until};
+
+/// Every place that the credentials at hand can reach.
+pub trait Clouds: Send + Sync {
+    /// Where the caller is when it names no place.
+    fn home(&self) -> Place;
+
+    /// The cloud in one account and region.
+    ///
+    /// # Errors
+    /// Where the place is unknown or may not be entered.
+    fn at(&self, place: &Place) -> Result<Cloud>;
+}
+
+/// One account in one region.
+#[derive(Clone)]
+pub struct Cloud {
+    pub place: Place,
+    pub snapshots: Arc<dyn Snapshots>,
+    pub images: Arc<dyn Images>,
+    pub instances: Arc<dyn Instances>,
+    pub parameters: Arc<dyn Parameters>,
+}
+
+impl std::fmt::Debug for Cloud {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cloud")
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1 @@
+//! Disks: partition tables, file systems, loop devices, mounts, boot loaders, and their blocks.

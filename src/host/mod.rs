@@ -1,0 +1,8 @@
+//! Everything that touches the machine and is neither a disk nor a cloud: processes, signals, locks, the clock.
+//! Knows nothing of images; never prints.
+
+pub mod clock;
+pub mod exec;
+pub mod lock;
+pub mod root_dir;
+pub mod stop;

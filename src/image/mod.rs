@@ -1,0 +1,1 @@
+//! What comes out: names, registration and the record.

@@ -1,0 +1,15 @@
+//! Bakehouse bakes machine images without an instance: it reads a base image's blocks, changes its file system in
+//! place, and stores the blocks that changed as a child snapshot.
+
+pub mod acceptance;
+pub mod cli;
+pub mod cloud;
+pub mod disk;
+pub mod host;
+pub mod image;
+pub mod local;
+pub mod method;
+pub mod plan;
+pub mod provision;
+pub mod recipe;
+pub mod report;

@@ -1,0 +1,5 @@
+//! The program: parse, run, exit code. Everything else is in the library.
+
+fn main() -> std::process::ExitCode {
+    bakehouse::cli::main()
+}

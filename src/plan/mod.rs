@@ -1,0 +1,1 @@
+//! Recipe and facts become a plan.

@@ -1,0 +1,48 @@
+//! `image` and `disk`: what comes out.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Size;
+use crate::cloud::BootMode;
+
+/// The image as it is registered.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ImageOutput {
+    /// With `{date}` (YYYYMMDD-HHMMSS, UTC), `{commit}`, `{name}` and `{architecture}`. Unset: `{name}-{date}`.
+    pub name: Option<String>,
+    pub description: Option<String>,
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// Whether instances must use IMDSv2. Unset: as the base; required for an image from scratch.
+    pub imds: Option<Imds>,
+    /// Unset: as the base; `uefi-preferred` for an image from scratch.
+    pub boot_mode: Option<BootMode>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Imds {
+    Required,
+    Optional,
+}
+
+/// The root volume.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Disk {
+    /// Unset: as the base.
+    pub size: Option<Size>,
+    /// A key (`alias/bakery`, an ARN), or `false`. Unset: as the base, or the account's default.
+    pub encrypt: Option<Encrypt>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Encrypt {
+    Off(bool),
+    Key(String),
+}

@@ -1,0 +1,92 @@
+//! `bake.yml` as written: one file per key group. Says what the user wants, never what will happen; the plan does that.
+
+mod base;
+mod check;
+mod duration;
+mod image;
+mod size;
+mod step;
+
+use std::collections::BTreeMap;
+
+pub use base::{Base, Distribution, Family, FileBase, Newest, Scratch};
+pub use check::{BootTest, Check, CommandCheck, FileCheck, PackageCheck, PortCheck, ServiceCheck};
+pub use duration::Span;
+pub use image::{Disk, Encrypt, ImageOutput, Imds};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+pub use size::Size;
+pub use step::{Ansible, Files, Packages, SecretFrom, Services, Shell, Step, Update, UpdateScope, UpdateTo};
+
+use crate::cloud::Architecture;
+
+/// A recipe: what to bake, from what, how it is checked and what it is called.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Recipe {
+    /// The version of this format: 1.
+    pub version: u32,
+    /// The image family: the name under which its images, its channel and its children find each other.
+    pub name: String,
+    /// `x86_64` or `arm64`; a list bakes one image each, on a host of each.
+    pub architecture: Architectures,
+    /// Values for `${name}` anywhere in this file; overridden by `--var name=value`.
+    #[serde(default)]
+    pub vars: BTreeMap<String, String>,
+    pub base: Base,
+    /// How the bytes come to be. `auto` picks `direct` where it can and says why not where it cannot.
+    #[serde(default)]
+    pub method: MethodChoice,
+    #[serde(default)]
+    pub disk: Disk,
+    /// What is done to the root, in this order.
+    #[serde(default)]
+    pub provision: Vec<Step>,
+    /// What besides the usual is taken out of the image before it is stored: paths, with `*` for anything in a folder.
+    #[serde(default)]
+    pub seal: Seal,
+    /// What must hold of the image.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+    #[serde(default)]
+    pub boot: BootTest,
+    #[serde(default)]
+    pub image: ImageOutput,
+}
+
+/// How the bytes come to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MethodChoice {
+    #[default]
+    Auto,
+    Direct,
+    Scratch,
+}
+
+/// One architecture or several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Architectures {
+    One(Architecture),
+    Many(Vec<Architecture>),
+}
+
+impl Architectures {
+    #[must_use]
+    pub fn all(&self) -> &[Architecture] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// What the seal removes besides the usual.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Seal {
+    /// Absolute paths in the image; `*` stands for any name within one folder.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}

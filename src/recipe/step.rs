@@ -1,0 +1,142 @@
+//! `provision`: what is done to the root. A step is a map with one key, its kind.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Span;
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    Update(Update),
+    Packages(Packages),
+    Files(Files),
+    Shell(Shell),
+    Ansible(Ansible),
+    Services(Services),
+}
+
+/// Which packages are brought up to date.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Update {
+    Scope(UpdateScope),
+    Full(UpdateTo),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpdateScope {
+    Security,
+    All,
+}
+
+/// An update with limits.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct UpdateTo {
+    pub scope: UpdateScope,
+    pub timeout: Option<Span>,
+    #[serde(default)]
+    pub retries: u32,
+}
+
+impl Update {
+    #[must_use]
+    pub fn scope(&self) -> UpdateScope {
+        match self {
+            Self::Scope(scope) => *scope,
+            Self::Full(to) => to.scope,
+        }
+    }
+}
+
+/// Packages by name, or as files of the recipe's folder.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Packages {
+    #[serde(default)]
+    pub install: Vec<String>,
+    /// Package files, relative to the recipe's folder; `*` and `?` as in a shell.
+    #[serde(default)]
+    pub files: Vec<String>,
+    #[serde(default)]
+    pub remove: Vec<String>,
+    pub timeout: Option<Span>,
+    #[serde(default)]
+    pub retries: u32,
+}
+
+/// Files copied from the recipe's folder into the image.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Files {
+    /// A file or folder, relative to the recipe's folder. A folder that ends in `/` gives its content, else itself.
+    pub from: String,
+    /// An absolute path in the image. One that ends in `/` is a folder.
+    pub to: String,
+    /// `user`, or `user:group`, as the image knows them, or numbers. Unset: root.
+    pub owner: Option<String>,
+    /// `keep` (the default) or octal digits: `"0644"`.
+    pub mode: Option<String>,
+}
+
+/// A script run by `/bin/sh -e`, or by `interpreter`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Shell {
+    pub run: String,
+    /// The environment besides PATH, HOME, LANG and DEBIAN_FRONTEND. Nothing else is inherited.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Variables whose values come from the build's environment or a file; never logged, never in the image.
+    #[serde(default)]
+    pub secret_env: BTreeMap<String, SecretFrom>,
+    /// An absolute path in the image. Unset: `/`.
+    pub workdir: Option<String>,
+    /// `/bin/bash`, `/usr/bin/python3`. Unset: `/bin/sh`.
+    pub interpreter: Option<String>,
+    pub timeout: Option<Span>,
+    #[serde(default)]
+    pub retries: u32,
+    /// Gives the step the build's AWS credentials.
+    #[serde(default)]
+    pub aws: bool,
+}
+
+/// Where a secret comes from: exactly one of these.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SecretFrom {
+    /// A variable of the environment in which Bakehouse runs.
+    pub env: Option<String>,
+    /// A file on the host; relative to the recipe's folder. The step gets the path of a copy that lies in memory.
+    pub file: Option<String>,
+}
+
+/// A playbook run against the root.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Ansible {
+    /// Relative to the recipe's folder.
+    pub playbook: String,
+    #[serde(default)]
+    pub extra_vars: BTreeMap<String, serde_json::Value>,
+    pub timeout: Option<Span>,
+    #[serde(default)]
+    pub retries: u32,
+}
+
+/// Services as systemd has them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Services {
+    #[serde(default)]
+    pub enable: Vec<String>,
+    #[serde(default)]
+    pub disable: Vec<String>,
+    #[serde(default)]
+    pub mask: Vec<String>,
+}
