@@ -7,6 +7,7 @@ pub mod cloud;
 pub mod disk;
 pub mod host;
 pub mod image;
+pub mod ledger;
 pub mod local;
 pub mod method;
 pub mod plan;

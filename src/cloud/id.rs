@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
         pub struct $name(String);
 
@@ -28,6 +28,17 @@ macro_rules! id {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        // Checked on the way in: ids become file names, and a record may come from anywhere.
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(from)?;
+                Self::parse(&text).ok_or_else(|| {
+                    let wanted = concat!("an id like ", $prefix, "0123456789abcdef0");
+                    serde::de::Error::invalid_value(serde::de::Unexpected::Str(&text), &wanted)
+                })
             }
         }
 
@@ -85,14 +96,9 @@ mod tests {
     fn ids_are_told_apart() {
         assert!(ImageId::parse("ami-0123456789abcdef0").is_some());
         assert!(ImageId::parse("ami-01234567").is_some());
-        for bad in [
-            "snap-0123456789abcdef0",
-            "ami-",
-            "ami-xyz",
-            "ami-0123456789abcdef01",
-            "AMI-01234567",
-        ] {
+        for bad in ["snap-0123456789abcdef0", "ami-", "ami-xyz", "ami-0123456789abcdef01", "AMI-01234567"] {
             assert!(ImageId::parse(bad).is_none(), "{bad}");
+            assert!(serde_json::from_value::<ImageId>(bad.into()).is_err(), "{bad}");
         }
     }
 

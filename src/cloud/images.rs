@@ -136,11 +136,8 @@ impl Image {
     /// The volume that holds the root, with its snapshot.
     #[must_use]
     pub fn root(&self) -> Option<(&EbsDisk, &SnapshotId)> {
-        let device = self
-            .attributes
-            .devices
-            .iter()
-            .find(|device| device.name == self.attributes.root_device)?;
+        let device =
+            self.attributes.devices.iter().find(|device| device.name == self.attributes.root_device)?;
         let ebs = device.ebs.as_ref()?;
         Some((ebs, ebs.snapshot.as_ref()?))
     }

@@ -10,6 +10,7 @@ mod images;
 mod instances;
 mod parameters;
 mod place;
+mod retry;
 mod snapshots;
 mod wait;
 
@@ -25,6 +26,7 @@ pub use images::{
 pub use instances::{Instance, InstanceState, Instances, NewInstance};
 pub use parameters::{NewParameter, Parameter, Parameters};
 pub use place::{AccountId, ImageRef, Partition, Place, Region};
+pub use retry::retrying;
 pub use snapshots::{
     BlockPage, BlockToken, ListedBlock, NewSnapshot, PageToken, Snapshot, SnapshotQuery, SnapshotState,
     Snapshots,
@@ -55,8 +57,6 @@ pub struct Cloud {
 
 impl std::fmt::Debug for Cloud {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cloud")
-            .field("place", &self.place)
-            .finish_non_exhaustive()
+        f.debug_struct("Cloud").field("place", &self.place).finish_non_exhaustive()
     }
 }

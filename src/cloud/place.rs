@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::ImageId;
 
 macro_rules! word {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $wanted:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
         pub struct $name(String);
 
@@ -17,6 +17,16 @@ macro_rules! word {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        // Checked on the way in: places become paths, and a record may come from anywhere.
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(from)?;
+                Self::parse(&text).ok_or_else(|| {
+                    serde::de::Error::invalid_value(serde::de::Unexpected::Str(&text), &$wanted)
+                })
             }
         }
 
@@ -30,21 +40,30 @@ macro_rules! word {
 
 word!(
     /// `aws`, `aws-cn`, `aws-us-gov`; `local` for the local cloud.
-    Partition
+    Partition,
+    "a partition like aws"
 );
 word!(
     /// Twelve digits.
-    AccountId
+    AccountId,
+    "an account of twelve digits"
 );
 word!(
     /// `eu-west-1`; in the local cloud any word of that form.
-    Region
+    Region,
+    "a region like eu-west-1"
 );
 
 impl Partition {
     #[must_use]
     pub fn local() -> Self {
         Self("local".to_owned())
+    }
+
+    /// A partition's name has the form of a region's.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Region::parse(text).map(|word| Self(word.0))
     }
 }
 
@@ -109,5 +128,12 @@ mod tests {
         assert!(Region::parse("local").is_some());
         assert!(Region::parse("../etc").is_none());
         assert!(Region::parse("").is_none());
+        let place = |account: &str, region: &str| {
+            let text = format!(r#"{{"partition":"local","account":"{account}","region":"{region}"}}"#);
+            serde_json::from_str::<Place>(&text)
+        };
+        assert!(place("123456789012", "local").is_ok());
+        assert!(place("123456789012", "../local").is_err());
+        assert!(place("..", "local").is_err());
     }
 }

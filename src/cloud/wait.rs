@@ -30,10 +30,7 @@ where
             Ok(Some(found)) => return Ok(found),
             Ok(None) => None,
             Err(error)
-                if matches!(
-                    error.kind,
-                    ErrorKind::NotYet | ErrorKind::Throttled | ErrorKind::Transient
-                ) =>
+                if matches!(error.kind, ErrorKind::NotYet | ErrorKind::Throttled | ErrorKind::Transient) =>
             {
                 Some(error)
             }
@@ -41,11 +38,8 @@ where
         };
         let over = tokio::time::Instant::now() + wait.every > deadline;
         if over || stop.is_requested() {
-            let why = if over {
-                format!("not within {} s", wait.within.as_secs())
-            } else {
-                "stopped".to_owned()
-            };
+            let why =
+                if over { format!("not within {} s", wait.within.as_secs()) } else { "stopped".to_owned() };
             let error = CloudError::new(ErrorKind::NotYet, "wait", place, format!("{}: {why}", wait.what));
             return Err(match last {
                 Some(last) => error.with_source(last),

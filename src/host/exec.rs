@@ -84,15 +84,13 @@ impl Cmd {
 
     #[must_use]
     pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, args: I) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env
-            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -147,11 +145,7 @@ impl Cmd {
         if exit.success() {
             Ok(output)
         } else {
-            Err(ExecError::Failed {
-                name,
-                code: exit.code,
-                tail: exit.tail,
-            })
+            Err(ExecError::Failed { name, code: exit.code, tail: exit.tail })
         }
     }
 
@@ -226,15 +220,9 @@ impl Cmd {
             feeder.abort();
         }
         use std::os::unix::process::ExitStatusExt;
-        let code = status.map_or(-1, |status| {
-            status
-                .code()
-                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
-        });
-        Ok(Exit {
-            code,
-            tail: tail.into(),
-        })
+        let code =
+            status.map_or(-1, |status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
+        Ok(Exit { code, tail: tail.into() })
     }
 
     fn spawn(&self, name: &str) -> Result<Child, ExecError> {
@@ -246,11 +234,7 @@ impl Cmd {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        command.stdin(if self.stdin.is_empty() {
-            Stdio::null()
-        } else {
-            Stdio::piped()
-        });
+        command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
         if self.clear_env {
             command.env_clear();
         }
@@ -260,14 +244,9 @@ impl Cmd {
         }
         command.spawn().map_err(|source| {
             if source.kind() == std::io::ErrorKind::NotFound {
-                ExecError::Missing {
-                    name: name.to_owned(),
-                }
+                ExecError::Missing { name: name.to_owned() }
             } else {
-                ExecError::Io {
-                    name: name.to_owned(),
-                    source,
-                }
+                ExecError::Io { name: name.to_owned(), source }
             }
         })
     }
@@ -292,17 +271,12 @@ impl Cmd {
             if source.kind() == std::io::ErrorKind::NotFound {
                 ExecError::Missing { name: name.clone() }
             } else {
-                ExecError::Io {
-                    name: name.clone(),
-                    source,
-                }
+                ExecError::Io { name: name.clone(), source }
             }
         })?;
         use std::os::unix::process::ExitStatusExt;
         Ok(Exit {
-            code: status
-                .code()
-                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
             tail: Vec::new(),
         })
     }
@@ -313,16 +287,24 @@ impl Cmd {
     /// # Errors
     /// [`ExecError`]: not there, or the kernel's refusal.
     pub fn detach(&self) -> Result<u32, ExecError> {
+        self.detach_on(Stdio::null())
+    }
+
+    /// As [`Cmd::detach`], with an open file as its standard input: it holds the locks on that file from its first
+    /// moment on.
+    ///
+    /// # Errors
+    /// [`ExecError`]: not there, or the kernel's refusal.
+    pub fn detach_holding(&self, file: std::fs::File) -> Result<u32, ExecError> {
+        self.detach_on(file.into())
+    }
+
+    fn detach_on(&self, stdin: Stdio) -> Result<u32, ExecError> {
         let name = self.name();
         // setsid(1) forks where it must, so that the program outlives this one's terminal and process group.
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
         let mut command = std::process::Command::new("setsid");
-        command
-            .arg(&self.program)
-            .args(&self.args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.arg(&self.program).args(&self.args).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
         if self.clear_env {
             command.env_clear();
         }
@@ -358,9 +340,7 @@ async fn read_lines(pipe: impl AsyncRead + Unpin, stream: Stream, send: mpsc::Se
         line.extend_from_slice(&chunk[..taken.min(room)]);
         reader.consume(taken);
         if whole {
-            let text = String::from_utf8_lossy(&line)
-                .trim_end_matches(['\n', '\r'])
-                .to_owned();
+            let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
             line.clear();
             if send.send((stream, text)).await.is_err() {
                 return;
@@ -376,11 +356,7 @@ async fn read_lines(pipe: impl AsyncRead + Unpin, stream: Stream, send: mpsc::Se
 
 async fn end_group(child: &mut Child) {
     use rustix::process::{Pid, Signal, kill_process_group};
-    let Some(group) = child
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(Pid::from_raw)
-    else {
+    let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
         return;
     };
     // The group may be gone already; then there is nothing to end.
@@ -398,17 +374,9 @@ pub enum ExecError {
     #[error("`{name}` is not installed{}", hint(name))]
     Missing { name: String },
     #[error("`{name}` failed with exit code {code}{}", shown(tail))]
-    Failed {
-        name: String,
-        code: i32,
-        tail: Vec<String>,
-    },
+    Failed { name: String, code: i32, tail: Vec<String> },
     #[error("`{name}` did not end within {} s and was ended{}", limit.as_secs(), shown(tail))]
-    TimedOut {
-        name: String,
-        limit: Duration,
-        tail: Vec<String>,
-    },
+    TimedOut { name: String, limit: Duration, tail: Vec<String> },
     #[error("`{name}` was ended because a stop was asked for")]
     Stopped { name: String },
     #[error("cannot run `{name}`")]
@@ -416,11 +384,7 @@ pub enum ExecError {
 }
 
 fn shown(tail: &[String]) -> String {
-    if tail.is_empty() {
-        String::new()
-    } else {
-        format!("; its last lines:\n    {}", tail.join("\n    "))
-    }
+    if tail.is_empty() { String::new() } else { format!("; its last lines:\n    {}", tail.join("\n    ")) }
 }
 
 /// Which Debian package brings a program, for the error that says that it is missing.
@@ -428,7 +392,7 @@ fn hint(name: &str) -> String {
     let package = match name {
         "mmdebstrap" => "mmdebstrap",
         "sfdisk" => "fdisk",
-        "blkid" | "losetup" | "unshare" | "nsenter" | "setsid" => "util-linux",
+        "blkid" | "losetup" | "fstrim" | "prlimit" | "unshare" | "nsenter" | "setsid" => "util-linux",
         "mke2fs" | "resize2fs" | "e2fsck" | "tune2fs" => "e2fsprogs",
         "grub-mkimage" => "grub2-common (grub-common)",
         "mformat" | "mcopy" | "mmd" => "mtools",
@@ -487,10 +451,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_names_its_package() {
-        let error = Cmd::new("mmdebstrap-that-is-not-there")
-            .run(&Stop::never())
-            .await
-            .unwrap_err();
+        let error = Cmd::new("mmdebstrap-that-is-not-there").run(&Stop::never()).await.unwrap_err();
         assert!(matches!(error, ExecError::Missing { .. }));
         assert!(hint("sfdisk").contains("fdisk"));
     }

@@ -9,10 +9,18 @@ use rustix::fs::{FlockOperation, flock};
 /// A held lock on a file; given back when dropped.
 #[derive(Debug)]
 pub struct FileLock {
-    _file: File,
+    file: File,
 }
 
 impl FileLock {
+    /// The locked file once more, for another process to inherit: the lock is given back when both are closed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn inheritable(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Waits for the lock on `path`, making the file where it is missing. Blocks the thread: hold it briefly.
     ///
     /// # Errors
@@ -20,7 +28,18 @@ impl FileLock {
     pub fn exclusive(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         flock(&file, FlockOperation::LockExclusive)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+
+    /// Waits for the lock on `path` beside any number of other shared holders, making the file where it is missing.
+    /// Blocks the thread: hold it briefly.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened.
+    pub fn shared(path: &Path) -> io::Result<Self> {
+        let file = open(path)?;
+        flock(&file, FlockOperation::LockShared)?;
+        Ok(Self { file })
     }
 
     /// The lock if it is free, `None` if another process holds it.
@@ -30,7 +49,7 @@ impl FileLock {
     pub fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
         let file = open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -38,10 +57,5 @@ impl FileLock {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(path)
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
 }

@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod exec;
+pub mod glob;
 pub mod lock;
+pub mod namespace;
 pub mod root_dir;
 pub mod stop;

@@ -1,6 +1,7 @@
 //! A folder that is the root of another system. Every path is resolved inside it by the kernel (`openat2` with
 //! `RESOLVE_IN_ROOT`): `..` and symbolic links, absolute ones too, cannot lead out, whoever changes them meanwhile.
 
+use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,15 +23,8 @@ impl RootDir {
     /// # Errors
     /// Where `path` is no folder that can be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let dir = rustix::fs::open(
-            path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        Ok(Self {
-            dir,
-            path: path.to_owned(),
-        })
+        let dir = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { dir, path: path.to_owned() })
     }
 
     /// Where it is on the host: for mounts and messages, not for opening what lies inside.
@@ -44,11 +38,7 @@ impl RootDir {
     /// # Errors
     /// The kernel's.
     pub fn open_at(&self, path: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-        let relative = if path.trim_matches('/').is_empty() {
-            "."
-        } else {
-            path.trim_start_matches('/')
-        };
+        let relative = if path.trim_matches('/').is_empty() { "." } else { path.trim_start_matches('/') };
         // The kernel asks to try again where a rename raced with the look-up.
         for _ in 0..16 {
             match rustix::fs::openat2(
@@ -62,10 +52,7 @@ impl RootDir {
                 other => return Ok(other?),
             }
         }
-        Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            format!("{path} keeps changing"),
-        ))
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{path} keeps changing")))
     }
 
     /// The folder that holds `path`, and `path`'s own name: for calls that must not follow a last link.
@@ -76,10 +63,7 @@ impl RootDir {
         let path = path.trim_end_matches('/');
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         if name.is_empty() || name == "." || name == ".." {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("`{path}` names no file"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{path}` names no file")));
         }
         let folder = self.open_at(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
         Ok((folder, name.to_owned()))
@@ -115,10 +99,7 @@ impl RootDir {
         let mut bytes = Vec::new();
         file.take(LARGEST + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > LARGEST {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{path} is larger than 64 MiB"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{path} is larger than 64 MiB")));
         }
         Ok(bytes)
     }
@@ -134,10 +115,7 @@ impl RootDir {
             Mode::empty(),
         )?);
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{path} is not a regular file"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not a regular file")));
         }
         Ok(file)
     }
@@ -155,11 +133,7 @@ impl RootDir {
     /// # Errors
     /// The kernel's.
     pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        let dir = self.open_at(
-            path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK,
-            Mode::empty(),
-        )?;
+        let dir = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK, Mode::empty())?;
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -219,20 +193,12 @@ impl RootDir {
         let beside = format!(".{name}.bakehouse-{}", std::process::id());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let written = (|| {
-            let mut file = File::from(rustix::fs::openat(
-                &folder,
-                &*beside,
-                flags,
-                Mode::from_raw_mode(0o600),
-            )?);
+            let mut file =
+                File::from(rustix::fs::openat(&folder, &*beside, flags, Mode::from_raw_mode(0o600))?);
             io::copy(from, &mut file)?;
             file.flush()?;
             if let Some((user, group)) = owner {
-                rustix::fs::fchown(
-                    file.as_fd(),
-                    Some(Uid::from_raw(user)),
-                    Some(Gid::from_raw(group)),
-                )?;
+                rustix::fs::fchown(file.as_fd(), Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
             }
             // After chown, which clears setuid and setgid.
             rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(mode))?;
@@ -281,7 +247,7 @@ impl RootDir {
             Ok(found) => {
                 let (folder, name) = self.parent(path)?;
                 if found.is_dir() {
-                    remove_tree(&folder, &name)?;
+                    remove_tree(&folder, &CString::new(name)?)?;
                 } else {
                     rustix::fs::unlinkat(&folder, &*name, AtFlags::empty())?;
                 }
@@ -289,24 +255,49 @@ impl RootDir {
         }
         Ok(true)
     }
+
+    /// Removes all that is in a folder and keeps the folder, and says how many entries it had. 0 where there is no
+    /// folder of that name, or a link.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn remove_content(&self, path: &str) -> io::Result<usize> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        match self.open_at(path, flags, Mode::empty()) {
+            Ok(dir) => empty(&dir),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Ok(0),
+                _ => Err(error),
+            },
+        }
+    }
 }
 
-fn remove_tree(folder: &OwnedFd, name: &str) -> io::Result<()> {
+fn remove_tree(folder: &OwnedFd, name: &CStr) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(folder, name, flags, Mode::empty())?;
-    for entry in rustix::fs::Dir::read_from(&dir)? {
+    empty(&dir)?;
+    Ok(rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Removes all that is in an open folder, and says how much that was. Names are the kernel's bytes: they need not be
+/// UTF-8.
+fn empty(dir: &OwnedFd) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in rustix::fs::Dir::read_from(dir)? {
         let entry = entry?;
-        let child = entry.file_name().to_string_lossy().into_owned();
-        if child == "." || child == ".." {
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
             continue;
         }
         if entry.file_type() == rustix::fs::FileType::Directory {
-            remove_tree(&dir, &child)?;
+            remove_tree(dir, name)?;
         } else {
-            rustix::fs::unlinkat(&dir, &*child, AtFlags::empty())?;
+            rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
         }
+        removed += 1;
     }
-    Ok(rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)?)
+    Ok(removed)
 }
 
 #[cfg(test)]
@@ -330,11 +321,7 @@ mod tests {
         symlink("../secret", dir.path().join("root/relative")).unwrap();
         symlink("..", dir.path().join("root/up")).unwrap();
         for path in ["absolute", "relative", "../secret", "up/secret", "/../secret"] {
-            assert_eq!(
-                root.read(path).unwrap_err().kind(),
-                io::ErrorKind::NotFound,
-                "{path}"
-            );
+            assert_eq!(root.read(path).unwrap_err().kind(), io::ErrorKind::NotFound, "{path}");
         }
     }
 
@@ -346,22 +333,15 @@ mod tests {
         root.write("/link", b"new", 0o640).unwrap();
         assert_eq!(std::fs::read(dir.path().join("root/target")).unwrap(), b"old");
         assert_eq!(root.read("link").unwrap(), b"new");
-        assert_eq!(
-            root.symlink_metadata("link").unwrap().permissions().mode() & 0o7777,
-            0o640
-        );
+        assert_eq!(root.symlink_metadata("link").unwrap().permissions().mode() & 0o7777, 0o640);
         assert_eq!(root.list("/").unwrap(), ["link", "target"]);
     }
 
     #[test]
     fn a_fifo_in_place_of_a_file_is_an_error_and_does_not_block() {
         let (dir, root) = root();
-        rustix::fs::mkfifoat(
-            rustix::fs::CWD,
-            dir.path().join("root/fifo"),
-            Mode::from_raw_mode(0o600),
-        )
-        .unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("root/fifo"), Mode::from_raw_mode(0o600))
+            .unwrap();
         assert_eq!(root.read("fifo").unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
@@ -375,5 +355,23 @@ mod tests {
         assert!(root.remove("/a").unwrap());
         assert!(!root.remove("/a").unwrap());
         assert!(dir.path().join("kept/file").exists());
+    }
+
+    #[test]
+    fn a_folder_is_emptied_whatever_its_names_are() {
+        use std::os::unix::ffi::OsStrExt;
+        let (dir, root) = root();
+        root.make_dirs("/a/b/c", 0o755).unwrap();
+        let odd = std::ffi::OsStr::from_bytes(b"not-utf8-\xff");
+        std::fs::write(dir.path().join("root/a/b").join(odd), "").unwrap();
+        std::fs::write(dir.path().join("root/a").join(odd), "").unwrap();
+        assert_eq!(root.remove_content("/a").unwrap(), 2);
+        assert_eq!(root.remove_content("/a").unwrap(), 0);
+        assert_eq!(root.remove_content("/nowhere").unwrap(), 0);
+        assert!(root.exists("/a"));
+        std::fs::write(dir.path().join("root/a").join(odd), "").unwrap();
+        symlink("a", dir.path().join("root/link")).unwrap();
+        assert_eq!(root.remove_content("/link").unwrap(), 0);
+        assert!(root.remove("/a").unwrap());
     }
 }

@@ -48,9 +48,7 @@ impl Stop {
     /// The signal that asked, if one did.
     #[must_use]
     pub fn signal(&self) -> Option<i32> {
-        self.token
-            .is_cancelled()
-            .then(|| self.signal.load(Ordering::SeqCst))
+        self.token.is_cancelled().then(|| self.signal.load(Ordering::SeqCst))
     }
 
     /// Whether a stop was asked for.

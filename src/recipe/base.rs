@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Exactly one way to say what the image is made from.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Base {
     pub scratch: Option<Scratch>,
@@ -32,7 +32,7 @@ pub type FileBase = String;
 pub type Family = String;
 
 /// A distribution installed from its packages onto an empty disk.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Scratch {
     pub distribution: Distribution,
@@ -58,7 +58,7 @@ pub enum Distribution {
 }
 
 /// The newest image that fits.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Newest {
     /// Account ids, or `self`, `amazon`, `aws-marketplace`. Never empty: anybody can publish an image of any name.

@@ -54,6 +54,7 @@ pub struct ServiceCheck {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PortCheck {
+    #[schemars(range(min = 1))]
     pub tcp: u16,
 }
 
@@ -63,6 +64,7 @@ pub struct PortCheck {
 pub struct CommandCheck {
     pub run: String,
     /// The exit code that it must have. Unset: 0.
+    #[schemars(range(min = 0, max = 255))]
     pub exit: Option<i32>,
     /// What its standard output must be, without white space at its ends.
     pub stdout: Option<String>,

@@ -39,7 +39,7 @@ impl Span {
         let total = number
             .checked_mul(seconds)
             .filter(|total| (1..=366 * 86_400).contains(total))
-            .ok_or_else(|| format!("`{text}` is out of range; from 1s to 366d"))?;
+            .ok_or_else(|| format!("`{text}` is out of range; write 1s to 366d"))?;
         Ok(Self(Duration::from_secs(total)))
     }
 }

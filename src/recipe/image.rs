@@ -9,7 +9,7 @@ use super::Size;
 use crate::cloud::BootMode;
 
 /// The image as it is registered.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ImageOutput {
     /// With `{date}` (YYYYMMDD-HHMMSS, UTC), `{commit}`, `{name}` and `{architecture}`. Unset: `{name}-{date}`.
@@ -31,7 +31,7 @@ pub enum Imds {
 }
 
 /// The root volume.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Disk {
     /// Unset: as the base.

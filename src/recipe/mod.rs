@@ -4,8 +4,17 @@ mod base;
 mod check;
 mod duration;
 mod image;
+mod key;
+mod load;
+mod places;
+mod problem;
+mod rules;
+mod schema;
+mod shape;
 mod size;
 mod step;
+mod vars;
+mod yaml;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +22,10 @@ pub use base::{Base, Distribution, Family, FileBase, Newest, Scratch};
 pub use check::{BootTest, Check, CommandCheck, FileCheck, PackageCheck, PortCheck, ServiceCheck};
 pub use duration::Span;
 pub use image::{Disk, Encrypt, ImageOutput, Imds};
+pub use load::{FILE, LARGEST, LoadOptions, Loaded, RecipeErrors, load};
+pub(crate) use problem::nearest;
+pub use problem::{Problem, ProblemKind, Problems};
+pub use schema::schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use size::Size;
@@ -21,7 +34,7 @@ pub use step::{Ansible, Files, Packages, SecretFrom, Services, Shell, Step, Upda
 use crate::cloud::Architecture;
 
 /// A recipe: what to bake, from what, how it is checked and what it is called.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Recipe {
     /// The version of this format: 1.
@@ -83,7 +96,7 @@ impl Architectures {
 }
 
 /// What the seal removes besides the usual.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Seal {
     /// Absolute paths in the image; `*` stands for any name within one folder.

@@ -40,12 +40,8 @@ impl Size {
             "TiB" => 1024 * GIB,
             _ => return Err(wrong()),
         };
-        let bytes = number
-            .checked_mul(unit)
-            .filter(|bytes| (MIB..=LARGEST).contains(bytes));
-        bytes
-            .map(Self)
-            .ok_or_else(|| format!("`{text}` is out of range; from 1MiB to 64TiB"))
+        let bytes = number.checked_mul(unit).filter(|bytes| (MIB..=LARGEST).contains(bytes));
+        bytes.map(Self).ok_or_else(|| format!("`{text}` is out of range; write 1MiB to 64TiB"))
     }
 }
 

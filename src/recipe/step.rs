@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Span;
 
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     Update(Update),
@@ -18,8 +18,53 @@ pub enum Step {
     Services(Services),
 }
 
+impl Step {
+    /// The step's key.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Update(_) => "update",
+            Self::Packages(_) => "packages",
+            Self::Files(_) => "files",
+            Self::Shell(_) => "shell",
+            Self::Ansible(_) => "ansible",
+            Self::Services(_) => "services",
+        }
+    }
+
+    /// What a person recognises the step by.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let detail = match self {
+            Self::Update(update) => match update.scope() {
+                UpdateScope::Security => "security".to_owned(),
+                UpdateScope::All => "all".to_owned(),
+            },
+            Self::Packages(packages) => {
+                let all = [&packages.install, &packages.files, &packages.remove];
+                all.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
+            }
+            Self::Files(files) => format!("{} to {}", files.from, files.to),
+            Self::Shell(shell) => {
+                let line =
+                    shell.run.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+                line.unwrap_or_default().to_owned()
+            }
+            Self::Ansible(ansible) => ansible.playbook.clone(),
+            Self::Services(services) => {
+                let all = [&services.enable, &services.disable, &services.mask];
+                all.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
+            }
+        };
+        // One line of a terminal.
+        let short: String = detail.chars().filter(|c| !c.is_control()).take(60).collect();
+        let more = if detail.chars().count() > 60 { "…" } else { "" };
+        format!("{}: {short}{more}", self.kind())
+    }
+}
+
 /// Which packages are brought up to date.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Update {
     Scope(UpdateScope),
@@ -34,12 +79,15 @@ pub enum UpdateScope {
 }
 
 /// An update with limits.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct UpdateTo {
     pub scope: UpdateScope,
+    /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
+    /// Attempts after one that failed. At most 20: more mend nothing.
     #[serde(default)]
+    #[schemars(range(max = 20))]
     pub retries: u32,
 }
 
@@ -54,7 +102,7 @@ impl Update {
 }
 
 /// Packages by name, or as files of the recipe's folder.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Packages {
     #[serde(default)]
@@ -64,13 +112,16 @@ pub struct Packages {
     pub files: Vec<String>,
     #[serde(default)]
     pub remove: Vec<String>,
+    /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
+    /// Attempts after one that failed. At most 20: more mend nothing.
     #[serde(default)]
+    #[schemars(range(max = 20))]
     pub retries: u32,
 }
 
 /// Files copied from the recipe's folder into the image.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Files {
     /// A file or folder, relative to the recipe's folder. A folder that ends in `/` gives its content, else itself.
@@ -84,7 +135,7 @@ pub struct Files {
 }
 
 /// A script run by `/bin/sh -e`, or by `interpreter`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Shell {
     pub run: String,
@@ -98,8 +149,11 @@ pub struct Shell {
     pub workdir: Option<String>,
     /// `/bin/bash`, `/usr/bin/python3`. Unset: `/bin/sh`.
     pub interpreter: Option<String>,
+    /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
+    /// Attempts after one that failed. At most 20: more mend nothing.
     #[serde(default)]
+    #[schemars(range(max = 20))]
     pub retries: u32,
     /// Gives the step the build's AWS credentials.
     #[serde(default)]
@@ -107,7 +161,7 @@ pub struct Shell {
 }
 
 /// Where a secret comes from: exactly one of these.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SecretFrom {
     /// A variable of the environment in which Bakehouse runs.
@@ -117,20 +171,23 @@ pub struct SecretFrom {
 }
 
 /// A playbook run against the root.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Ansible {
     /// Relative to the recipe's folder.
     pub playbook: String,
     #[serde(default)]
     pub extra_vars: BTreeMap<String, serde_json::Value>,
+    /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
+    /// Attempts after one that failed. At most 20: more mend nothing.
     #[serde(default)]
+    #[schemars(range(max = 20))]
     pub retries: u32,
 }
 
 /// Services as systemd has them.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Services {
     #[serde(default)]

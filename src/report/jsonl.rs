@@ -20,10 +20,7 @@ struct Stamped<'a> {
 
 impl<W: Write + Send> Sink for JsonLines<W> {
     fn take(&mut self, event: &Event) {
-        let stamped = Stamped {
-            time: clock::wall().to_string(),
-            event,
-        };
+        let stamped = Stamped { time: clock::wall().to_string(), event };
         if let Ok(line) = serde_json::to_string(&stamped) {
             // A log that cannot be written must not fail the bake.
             let _ = writeln!(self.0, "{line}");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use jsonl::JsonLines;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 pub use terminal::Terminal;
 
 /// What happened.
@@ -57,6 +57,21 @@ pub enum Event {
 /// Takes events. Called from many threads, one event at a time.
 pub trait Sink: Send {
     fn take(&mut self, event: &Event);
+}
+
+/// How long a part took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Timing {
+    pub name: String,
+    pub seconds: f64,
+}
+
+impl Timing {
+    #[must_use]
+    pub fn new(name: impl Into<String>, took: Duration) -> Self {
+        Self { name: name.into(), seconds: took.as_secs_f64() }
+    }
 }
 
 /// What must never be shown is shown as this.
@@ -130,11 +145,7 @@ impl Reporter {
     pub fn phase(&self, name: impl Into<String>) -> Phase {
         let name = name.into();
         self.emit(Event::Phase { name: name.clone() });
-        Phase {
-            reporter: self.clone(),
-            name,
-            began: std::time::Instant::now(),
-        }
+        Phase { reporter: self.clone(), name, began: std::time::Instant::now() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -155,21 +166,14 @@ impl Phase {
     /// Ends it and gives how long it took.
     pub fn done(self) -> Duration {
         let took = self.began.elapsed();
-        self.reporter.emit(Event::PhaseDone {
-            name: self.name,
-            seconds: took.as_secs_f64(),
-        });
+        self.reporter.emit(Event::PhaseDone { name: self.name, seconds: took.as_secs_f64() });
         took
     }
 }
 
 fn mask(secrets: &[String], text: &str) -> String {
     secrets.iter().fold(text.to_owned(), |text, secret| {
-        if text.contains(secret.as_str()) {
-            text.replace(secret.as_str(), HIDDEN)
-        } else {
-            text
-        }
+        if text.contains(secret.as_str()) { text.replace(secret.as_str(), HIDDEN) } else { text }
     })
 }
 
@@ -178,30 +182,13 @@ fn hidden(secrets: &[String], event: Event) -> Event {
         return event;
     }
     match event {
-        Event::Line { step, text } => Event::Line {
-            step,
-            text: mask(secrets, &text),
-        },
-        Event::Note { text } => Event::Note {
-            text: mask(secrets, &text),
-        },
-        Event::Warning { text } => Event::Warning {
-            text: mask(secrets, &text),
-        },
-        Event::Step { number, of, name } => Event::Step {
-            number,
-            of,
-            name: mask(secrets, &name),
-        },
-        Event::StepDone {
-            number,
-            name,
-            seconds,
-        } => Event::StepDone {
-            number,
-            name: mask(secrets, &name),
-            seconds,
-        },
+        Event::Line { step, text } => Event::Line { step, text: mask(secrets, &text) },
+        Event::Note { text } => Event::Note { text: mask(secrets, &text) },
+        Event::Warning { text } => Event::Warning { text: mask(secrets, &text) },
+        Event::Step { number, of, name } => Event::Step { number, of, name: mask(secrets, &name) },
+        Event::StepDone { number, name, seconds } => {
+            Event::StepDone { number, name: mask(secrets, &name), seconds }
+        }
         other => other,
     }
 }
@@ -224,16 +211,10 @@ mod tests {
         let reporter = Reporter::silent();
         reporter.add_sink(Box::new(Keep(seen.clone())));
         reporter.hide("first-half\nsecond-half");
-        reporter.emit(Event::Line {
-            step: "shell".into(),
-            text: "got first-half then second-half".into(),
-        });
+        reporter.emit(Event::Line { step: "shell".into(), text: "got first-half then second-half".into() });
         reporter.warning("second-half");
         let all = seen.lock().unwrap().join("\n");
-        assert!(
-            !all.contains("first-half") && !all.contains("second-half"),
-            "{all}"
-        );
+        assert!(!all.contains("first-half") && !all.contains("second-half"), "{all}");
         assert!(all.contains(HIDDEN));
         assert_eq!(reporter.masked("a first-half b"), "a *** b");
     }

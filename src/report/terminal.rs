@@ -17,11 +17,7 @@ pub struct Terminal {
 impl Terminal {
     #[must_use]
     pub fn new(quiet: bool) -> Self {
-        Self {
-            quiet,
-            tty: std::io::stderr().is_terminal(),
-            drawn: false,
-        }
+        Self { quiet, tty: std::io::stderr().is_terminal(), drawn: false }
     }
 
     fn line(&mut self, text: &str) {

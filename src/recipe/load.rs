@@ -1,0 +1,189 @@
+//! From a folder to a recipe: reads the file, runs every pass over it, and gives either the recipe or all that is wrong
+//! with it. Each pass is a file of its own; this one says in which order they go.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use serde_json::Value;
+
+use super::key::KeyPath;
+use super::places::{Places, Spot};
+use super::problem::{At, Findings, Problem, ProblemKind, Problems};
+use super::{Recipe, rules, schema, shape, vars, yaml};
+use crate::cloud::Digest;
+
+/// The largest file that is read, in bytes. The longest recipes are some hundred lines.
+pub const LARGEST: u64 = 1024 * 1024;
+/// What a recipe is called.
+pub const FILE: &str = "bake.yml";
+
+/// What is given besides the folder.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Values in place of those under `vars`.
+    pub vars: BTreeMap<String, String>,
+    /// The recipe's file, relative to the folder. Unset: [`FILE`].
+    pub file: Option<PathBuf>,
+}
+
+/// A recipe, and where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub recipe: Recipe,
+    /// The folder that the recipe's paths are relative to.
+    pub dir: PathBuf,
+    pub file: PathBuf,
+    /// Of the file's bytes as they are.
+    pub digest: Digest,
+    /// What has no effect, in the file's order.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads the recipe of a folder.
+///
+/// # Errors
+/// That the file cannot be read, or everything that is wrong with it.
+pub fn load(dir: &Path, options: &LoadOptions) -> Result<Loaded, RecipeErrors> {
+    let file = dir.join(options.file.as_deref().unwrap_or(Path::new(FILE)));
+    let bytes = read(&file)?;
+    let mut findings = Findings::default();
+    let (recipe, text, places) = parse(&bytes, dir, options, &mut findings);
+    match recipe {
+        Some(recipe) if findings.is_empty() => Ok(Loaded {
+            recipe,
+            dir: dir.to_owned(),
+            warnings: findings.warnings(&file, &text, &places),
+            digest: Digest::of(&bytes),
+            file,
+        }),
+        _ => Err(RecipeErrors::Wrong(findings.errors(&file, &text, &places))),
+    }
+}
+
+/// All passes over a file's bytes. Gives no recipe only where it has found an error.
+fn parse(
+    bytes: &[u8],
+    dir: &Path,
+    options: &LoadOptions,
+    findings: &mut Findings,
+) -> (Option<Recipe>, String, Places) {
+    // Some editors begin a file with a byte order mark; it is no part of the text.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    if let Err(error) = std::str::from_utf8(bytes) {
+        let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        findings.error(
+            ProblemKind::Syntax,
+            &KeyPath::default(),
+            At::Spot(Spot::at(line, column)),
+            "this is not text in UTF-8",
+            "save the file in UTF-8",
+        );
+        return (None, text, Places::default());
+    }
+    let Some((mut value, places)) = yaml::read(&text, findings) else {
+        return (None, text, Places::default());
+    };
+    vars::apply(&mut value, &options.vars, findings);
+    shape::check(&schema::SCHEMA, &mut value, &places, findings);
+    rules::check(&value, dir, findings);
+    if !findings.is_empty() {
+        return (None, text, places);
+    }
+    match serde_json::from_value::<Recipe>(value) {
+        Ok(recipe) => (Some(recipe), text, places),
+        Err(error) => {
+            // The check against the schema has let something through that the types do not take.
+            findings.error(
+                ProblemKind::BadValue,
+                &KeyPath::default(),
+                At::Value,
+                format!("the recipe cannot be read: {error}"),
+                "correct the value that this speaks of",
+            );
+            (None, text, places)
+        }
+    }
+}
+
+/// The bytes of a file, if it is one and not too large. Never waits: a FIFO in its place is an error.
+fn read(path: &Path) -> Result<Vec<u8>, RecipeErrors> {
+    let unreadable = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => RecipeErrors::Missing { path: path.to_owned() },
+        io::ErrorKind::NotADirectory => {
+            RecipeErrors::NotAFolder { path: path.parent().unwrap_or(path).to_owned() }
+        }
+        _ => RecipeErrors::Unreadable { path: path.to_owned(), source },
+    };
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::CLOEXEC).bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(RecipeErrors::NotAFile { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    // One byte more than is allowed tells that there is more, whatever size the file claims to have.
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(RecipeErrors::TooLarge { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+impl Recipe {
+    /// The recipe as YAML, with every variable put in; [`load`] gives the same recipe for it.
+    ///
+    /// # Errors
+    /// What the writer of YAML says. Nothing is known that it refuses.
+    pub fn to_yaml(&self) -> Result<String, String> {
+        let mut value = serde_json::to_value(self).map_err(|error| error.to_string())?;
+        drop_unset(&mut value);
+        vars::escape(&mut value);
+        yaml::write(&value)
+    }
+}
+
+/// Takes out the keys that are not set. A playbook's variables are the user's own, and may well be null.
+fn drop_unset(value: &mut Value) {
+    match value {
+        Value::Object(keys) => {
+            keys.retain(|_, value| !value.is_null());
+            let ours = keys.iter_mut().filter(|(key, _)| *key != "extra-vars");
+            ours.for_each(|(_, value)| drop_unset(value));
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_unset),
+        _ => {}
+    }
+}
+
+/// Why there is no recipe.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeErrors {
+    #[error(
+        "there is no {}; name the folder that holds the recipe, or write one with `bakehouse init`",
+        .path.display()
+    )]
+    Missing { path: PathBuf },
+    #[error("{} is not a folder; name the folder that holds the recipe", .path.display())]
+    NotAFolder { path: PathBuf },
+    #[error("{} is not a file; a recipe is a file of YAML", .path.display())]
+    NotAFile { path: PathBuf },
+    #[error(
+        "{} is larger than {} MiB and is not read; put long scripts into files beside it",
+        .path.display(), LARGEST >> 20
+    )]
+    TooLarge { path: PathBuf },
+    #[error("cannot read {}; check its permissions", .path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{0}")]
+    Wrong(Problems),
+}

@@ -1,0 +1,238 @@
+//! What a recipe must obey beyond the types of its keys: a table of places and small functions. A rule runs where the
+//! check against the schema found nothing wrong, so that all errors of a file come in one go and none of them twice.
+
+mod folder;
+mod whole;
+mod word;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::key::KeyPath;
+use super::problem::{At, Findings, ProblemKind};
+
+/// What is wrong with a text, and what would be right.
+struct Wrong {
+    message: String,
+    hint: String,
+}
+
+type Verdict = Result<(), Wrong>;
+
+fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Verdict {
+    Err(Wrong { message: message.into(), hint: hint.into() })
+}
+
+/// A value that a rule looks at, and what is around it.
+struct Look<'a> {
+    path: KeyPath,
+    value: &'a Value,
+    recipe: &'a Value,
+}
+
+impl Look<'_> {
+    /// A key of this value, unless it is not set.
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.value.get(key)
+    }
+
+    fn conflict(
+        &self,
+        key: &str,
+        findings: &mut Findings,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        findings.error(ProblemKind::Conflict, &self.path.key(key), At::Key, message, hint);
+    }
+}
+
+enum Rule {
+    /// Of a text by itself.
+    Text(fn(&str) -> Verdict),
+    /// Of a path in the recipe's folder.
+    Folder(fn(&Path, &str) -> Verdict),
+    /// Of the name under which a value stands.
+    Key(fn(&str) -> Verdict),
+    /// Of a value and what is around it.
+    Whole(fn(&Look<'_>, &mut Findings)),
+}
+
+use Rule::{Folder, Key, Text, Whole};
+
+/// Where each rule holds: keys, and `*` for every item of a list or every key of a map.
+const RULES: &[(&str, Rule)] = &[
+    ("version", Whole(whole::version)),
+    ("name", Text(word::family)),
+    ("architecture", Whole(whole::architectures)),
+    ("vars.*", Key(word::variable)),
+    ("base", Whole(whole::base)),
+    ("base.image", Text(word::image_id)),
+    ("base.parameter", Text(word::parameter)),
+    ("base.family", Text(word::family)),
+    ("base.channel", Text(word::channel)),
+    ("base.account", Text(word::account)),
+    ("base.role", Text(word::role)),
+    ("base.file", Folder(folder::base_file)),
+    ("base.newest.owners", Whole(whole::owners)),
+    ("base.newest.owners.*", Text(word::owner_of_images)),
+    ("base.newest.name", Text(word::filled)),
+    ("base.scratch.suite", Text(word::suite)),
+    ("base.scratch.components.*", Text(word::suite)),
+    ("base.scratch.packages.*", Text(word::package)),
+    ("base.scratch.mirror", Text(word::mirror)),
+    ("base.scratch.proxy", Text(word::proxy)),
+    ("method", Whole(whole::method)),
+    ("disk.encrypt", Whole(whole::encrypt)),
+    ("provision.*.packages", Whole(whole::packages)),
+    ("provision.*.packages.install.*", Text(word::package)),
+    ("provision.*.packages.remove.*", Text(word::package)),
+    ("provision.*.packages.files.*", Folder(folder::some_file)),
+    ("provision.*.files.from", Folder(folder::source)),
+    ("provision.*.files.to", Text(word::absolute)),
+    ("provision.*.files.owner", Text(word::owner_of_files)),
+    ("provision.*.files.mode", Text(word::kept_mode)),
+    ("provision.*.shell", Whole(whole::shell)),
+    ("provision.*.shell.run", Text(word::filled)),
+    ("provision.*.shell.workdir", Text(word::absolute)),
+    ("provision.*.shell.interpreter", Text(word::absolute)),
+    ("provision.*.shell.env.*", Key(word::environment)),
+    ("provision.*.shell.secret-env.*", Key(word::environment)),
+    ("provision.*.shell.secret-env.*", Whole(whole::secret)),
+    ("provision.*.shell.secret-env.*.env", Text(word::environment)),
+    ("provision.*.shell.secret-env.*.file", Folder(folder::host_file)),
+    ("provision.*.ansible.playbook", Folder(folder::file)),
+    ("provision.*.ansible.extra-vars.*", Key(word::environment)),
+    ("provision.*.services", Whole(whole::services)),
+    ("provision.*.services.enable.*", Text(word::unit)),
+    ("provision.*.services.disable.*", Text(word::unit)),
+    ("provision.*.services.mask.*", Text(word::unit)),
+    ("seal.remove.*", Text(word::sealed)),
+    ("checks.*.package", Whole(whole::package_check)),
+    ("checks.*.package.name", Text(word::package_name)),
+    ("checks.*.package.version", Text(word::constraint)),
+    ("checks.*.file", Whole(whole::file_check)),
+    ("checks.*.file.path", Text(word::absolute)),
+    ("checks.*.file.mode", Text(word::mode)),
+    ("checks.*.file.owner", Text(word::owner_of_files)),
+    ("checks.*.file.contains", Text(word::filled)),
+    ("checks.*.service", Whole(whole::service_check)),
+    ("checks.*.service.name", Text(word::unit)),
+    ("checks.*.command.run", Text(word::filled)),
+    ("checks.*.command.contains", Text(word::filled)),
+    ("boot.console", Text(word::filled)),
+    ("image.name", Whole(whole::image_name)),
+    ("image.description", Text(word::description)),
+    ("image.tags", Whole(whole::tags)),
+    ("image.tags.*", Key(word::tag_key)),
+    ("image.tags.*", Text(word::tag_value)),
+    ("image.boot-mode", Whole(whole::boot_mode)),
+];
+
+/// Runs every rule.
+pub(super) fn check(recipe: &Value, folder: &Path, findings: &mut Findings) {
+    for (pattern, rule) in RULES {
+        let keys: Vec<&str> = pattern.split('.').collect();
+        let mut found = Vec::new();
+        collect(recipe, &keys, &KeyPath::default(), &mut found);
+        for (path, value) in found {
+            if findings.are_full() {
+                return;
+            }
+            if !findings.touch(&path) {
+                run(rule, path, value, recipe, folder, findings);
+            }
+        }
+    }
+}
+
+fn run(rule: &Rule, path: KeyPath, value: &Value, recipe: &Value, folder: &Path, findings: &mut Findings) {
+    let (kind, at, verdict) = match rule {
+        Text(rule) => match value.as_str() {
+            Some(text) => (ProblemKind::BadValue, At::Value, rule(text)),
+            None => return,
+        },
+        Folder(rule) => match value.as_str() {
+            Some(text) => (ProblemKind::Path, At::Value, rule(folder, text)),
+            None => return,
+        },
+        Key(rule) => match path.name() {
+            Some(name) => (ProblemKind::BadValue, At::Key, rule(name)),
+            None => return,
+        },
+        Whole(rule) => {
+            let look = Look { path, value, recipe };
+            return rule(&look, findings);
+        }
+    };
+    if let Err(Wrong { message, hint }) = verdict {
+        findings.error(kind, &path, at, message, hint);
+    }
+}
+
+/// Every value that a pattern fits.
+fn collect<'a>(value: &'a Value, keys: &[&str], path: &KeyPath, found: &mut Vec<(KeyPath, &'a Value)>) {
+    let Some((key, rest)) = keys.split_first() else {
+        found.push((path.clone(), value));
+        return;
+    };
+    match (value, *key) {
+        (Value::Array(items), "*") => {
+            for (number, item) in items.iter().enumerate() {
+                collect(item, rest, &path.item(number), found);
+            }
+        }
+        (Value::Object(all), "*") => {
+            for (key, value) in all {
+                collect(value, rest, &path.key(key), found);
+            }
+        }
+        (Value::Object(all), key) => {
+            if let Some(value) = all.get(key) {
+                collect(value, rest, &path.key(key), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::schema;
+
+    /// A pattern that fits no key of the schema would be a rule that never runs.
+    #[test]
+    fn every_rule_names_a_place_that_the_schema_has() {
+        let whole = schema();
+        for (pattern, _) in RULES {
+            let mut at = vec![&whole];
+            for key in pattern.split('.') {
+                at = at.into_iter().flat_map(|schema| inside(&whole, schema, key)).collect();
+                assert!(!at.is_empty(), "{pattern}: nothing at `{key}`");
+            }
+        }
+    }
+
+    fn inside<'a>(whole: &'a Value, schema: &'a Value, key: &str) -> Vec<&'a Value> {
+        if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+            return inside(whole, whole.pointer(&target[1..]).unwrap(), key);
+        }
+        let mut found = Vec::new();
+        for ways in ["oneOf", "anyOf"] {
+            for way in schema.get(ways).and_then(Value::as_array).into_iter().flatten() {
+                found.extend(inside(whole, way, key));
+            }
+        }
+        let properties = schema.get("properties").and_then(Value::as_object);
+        if key == "*" {
+            found.extend(schema.get("items"));
+            found.extend(schema.get("additionalProperties").filter(|others| **others != Value::Bool(false)));
+            found.extend(properties.into_iter().flat_map(|all| all.values()));
+        } else {
+            found.extend(properties.and_then(|all| all.get(key)));
+        }
+        found
+    }
+}
