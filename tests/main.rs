@@ -1,1 +1,6 @@
 //! All integration tests, as one binary: one link instead of one per file.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod conformance;
+mod store;

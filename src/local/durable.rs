@@ -1,0 +1,182 @@
+//! Files and folders that are whole or not there: written beside their place, made durable, then renamed into it. A
+//! process may be killed between any two lines here.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::StoreError;
+
+/// What an unfinished or deleted thing's name begins with. No name of anything whole does.
+const HIDDEN: char = '.';
+
+/// A name in `folder` that nothing else has, hidden from every reader.
+pub(super) fn hidden_name(folder: &Path) -> PathBuf {
+    folder.join(format!("{HIDDEN}{}", uuid::Uuid::new_v4().simple()))
+}
+
+/// Writes a file in one step: after an error or a kill, the old one stands.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let folder = parent(path)?;
+    let fresh = hidden_name(folder);
+    let mut file = File::create_new(&fresh).map_err(StoreError::io("create", &fresh))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(StoreError::io("write", &fresh))?;
+    move_in(&fresh, path)
+}
+
+/// [`write`] of a value as JSON.
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| StoreError::Damaged { path: path.to_owned(), why: error.to_string() })?;
+    bytes.push(b'\n');
+    write(path, &bytes)
+}
+
+/// What [`write_json`] wrote, or `None` where there is no such file.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if gone(&error) => return Ok(None),
+        Err(error) => return Err(StoreError::io("read", path)(error)),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| StoreError::Damaged { path: path.to_owned(), why: error.to_string() })
+}
+
+/// Renames a finished file or folder to its place, durably.
+pub(super) fn move_in(fresh: &Path, path: &Path) -> Result<(), StoreError> {
+    fs::rename(fresh, path).map_err(StoreError::io("rename into place", path))?;
+    sync_folder(parent(path)?)
+}
+
+/// Takes a file or folder out of sight in one durable step and gives its new name, or `None` where it is not there.
+pub(super) fn move_out(path: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let folder = parent(path)?;
+    let old = hidden_name(folder);
+    match fs::rename(path, &old) {
+        Ok(()) => {}
+        Err(error) if gone(&error) => return Ok(None),
+        Err(error) => return Err(StoreError::io("take away", path)(error)),
+    }
+    sync_folder(folder)?;
+    Ok(Some(old))
+}
+
+/// Makes an empty hidden folder in `folder`, to be filled and then moved in.
+pub(super) fn stage(folder: &Path) -> Result<PathBuf, StoreError> {
+    make_folders(folder)?;
+    let fresh = hidden_name(folder);
+    fs::create_dir(&fresh).map_err(StoreError::io("create", &fresh))?;
+    Ok(fresh)
+}
+
+/// Makes `folder` and those above it where they are missing.
+pub(super) fn make_folders(folder: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(folder).map_err(StoreError::io("create", folder))
+}
+
+/// Deletes a file, and says whether this call did.
+pub(super) fn take(path: &Path) -> Result<bool, StoreError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if gone(&error) => Ok(false),
+        Err(error) => Err(StoreError::io("delete", path)(error)),
+    }
+}
+
+/// The whole things in `folder`, sorted; none where it is missing.
+pub(super) fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let mut names = all_names(folder)?;
+    names.retain(|name| !name.starts_with(HIDDEN));
+    Ok(names)
+}
+
+/// Deletes what is hidden in `folder` and says how many there were. The caller keeps all writers out.
+pub(super) fn clear_hidden(folder: &Path) -> Result<u64, StoreError> {
+    let mut cleared = 0;
+    for name in all_names(folder)? {
+        if !name.starts_with(HIDDEN) {
+            continue;
+        }
+        let path = folder.join(name);
+        let removed = match path.symlink_metadata() {
+            Ok(about) if about.is_dir() => fs::remove_dir_all(&path),
+            Ok(_) => fs::remove_file(&path),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Ok(()) => cleared += 1,
+            // Whoever moved it out deletes it too, and may have been quicker.
+            Err(error) if gone(&error) => {}
+            Err(error) => return Err(StoreError::io("delete", &path)(error)),
+        }
+    }
+    Ok(cleared)
+}
+
+/// Whether the error says that a file or a folder on its path is not there.
+pub(super) fn gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn all_names(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if gone(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io("list", folder)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StoreError::io("list", folder))?;
+        // A name that is no text is none of ours.
+        if let Ok(name) = entry.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync", folder))
+}
+
+fn parent(path: &Path) -> Result<&Path, StoreError> {
+    path.parent()
+        .ok_or_else(|| StoreError::Damaged { path: path.to_owned(), why: "it is in no folder".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unfinished_is_not_seen_and_can_be_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("whole"), b"1").unwrap();
+        fs::write(hidden_name(dir.path()), b"half").unwrap();
+        stage(dir.path()).unwrap();
+        assert_eq!(names(dir.path()).unwrap(), ["whole"]);
+        assert_eq!(clear_hidden(dir.path()).unwrap(), 2);
+        assert_eq!(all_names(dir.path()).unwrap(), ["whole"]);
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_taken_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.json");
+        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), None);
+        write_json(&path, &vec![1, 2]).unwrap();
+        write_json(&path, &vec![3]).unwrap();
+        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), Some(vec![3]));
+        assert!(read_json::<String>(&path).is_err());
+        assert_eq!(all_names(dir.path()).unwrap(), ["file.json"]);
+        assert!(take(&path).unwrap());
+        assert!(!take(&path).unwrap());
+        assert!(move_out(&path).unwrap().is_none());
+    }
+}

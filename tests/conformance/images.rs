@@ -1,0 +1,160 @@
+//! Images.
+
+use bakehouse::cloud::{Cloud, ErrorKind, ImageId, ImageQuery, ImageState, SnapshotId, Tags};
+
+use super::*;
+
+on_every_cloud!(
+    every_attribute_is_kept,
+    a_name_is_taken_once,
+    a_snapshot_that_an_image_uses_cannot_be_deleted,
+    the_snapshot_must_be_there_completed_and_fit,
+    an_image_that_was_deregistered_is_gone_and_its_name_free,
+    images_are_found_by_owner_name_and_tag,
+    the_newest_image_comes_first,
+    tags_are_added_and_replaced,
+    an_image_without_its_root_is_refused,
+);
+
+async fn every_attribute_is_kept(cloud: &Cloud) {
+    let name = unique("web (1) [a] x/y'z@_.");
+    let snapshot = make(cloud, &new_snapshot(1, None), &numbered(&[(0, 1)])).await;
+    let mut new = new_image(&name, &snapshot);
+    new.tags = Tags::from([("team".to_owned(), "web".to_owned())]);
+    new.attributes.boot_mode = Some(bakehouse::cloud::BootMode::Uefi);
+    new.attributes.tpm = true;
+    new.attributes.uefi_data = Some("QUJD".to_owned());
+    new.attributes.devices.push(BlockDevice {
+        name: "/dev/sdb".to_owned(),
+        ebs: None,
+        virtual_name: Some("ephemeral0".to_owned()),
+    });
+    new.attributes.devices.push(BlockDevice {
+        name: "/dev/sdc".to_owned(),
+        ebs: Some(EbsDisk {
+            snapshot: None,
+            size: 20,
+            kind: DiskType::Io2,
+            iops: Some(4000),
+            throughput: None,
+            delete_on_termination: false,
+        }),
+        virtual_name: None,
+    });
+    let id = cloud.images.register(&new).await.unwrap();
+    let image = find_image(cloud, &id).await.unwrap();
+    assert_eq!(image.attributes, new.attributes);
+    assert_eq!((image.name, image.description, image.tags), (name, new.description, new.tags));
+    assert_eq!(image.owner, cloud.place.account);
+    assert_eq!((image.usage_operation.as_str(), image.platform.as_str()), ("RunInstances", "Linux/UNIX"));
+    assert!(image.product_codes.is_empty());
+}
+
+async fn a_name_is_taken_once(cloud: &Cloud) {
+    let name = unique("web");
+    let (snapshot, id) = make_image(cloud, &name).await;
+    let error = refused(cloud.images.register(&new_image(&name, &snapshot)).await, ErrorKind::Exists);
+    assert_eq!(error.code.as_deref(), Some("InvalidAMIName.Duplicate"));
+    assert_eq!(find_image(cloud, &id).await.unwrap().name, name);
+}
+
+async fn a_snapshot_that_an_image_uses_cannot_be_deleted(cloud: &Cloud) {
+    let (snapshot, id) = make_image(cloud, &unique("web")).await;
+    let error = refused(cloud.snapshots.delete(&snapshot).await, ErrorKind::InUse);
+    assert_eq!(error.code.as_deref(), Some("InvalidSnapshot.InUse"));
+    assert_eq!(read_all(cloud, &snapshot).await, digests(&numbered(&[(0, 1)])));
+    cloud.images.deregister(&id).await.unwrap();
+    cloud.snapshots.delete(&snapshot).await.unwrap();
+}
+
+async fn the_snapshot_must_be_there_completed_and_fit(cloud: &Cloud) {
+    let nobody = SnapshotId::parse("snap-0123456789abcdef0").unwrap();
+    let error =
+        refused(cloud.images.register(&new_image(&unique("web"), &nobody)).await, ErrorKind::NotFound);
+    assert_eq!(error.code.as_deref(), Some("InvalidSnapshot.NotFound"));
+    let pending = cloud.snapshots.start(&new_snapshot(1, None), &new_token()).await.unwrap();
+    refused(cloud.images.register(&new_image(&unique("web"), &pending)).await, ErrorKind::Invalid);
+    let large = make(cloud, &new_snapshot(2, None), &numbered(&[(0, 1)])).await;
+    refused(cloud.images.register(&new_image(&unique("web"), &large)).await, ErrorKind::Invalid);
+}
+
+async fn an_image_that_was_deregistered_is_gone_and_its_name_free(cloud: &Cloud) {
+    let name = unique("web");
+    let (snapshot, id) = make_image(cloud, &name).await;
+    cloud.images.deregister(&id).await.unwrap();
+    let error = refused(find_image(cloud, &id).await, ErrorKind::NotFound);
+    assert_eq!(error.code.as_deref(), Some("InvalidAMIID.NotFound"));
+    refused(cloud.images.deregister(&id).await, ErrorKind::NotFound);
+    refused(cloud.images.tag(&id, &Tags::new()).await, ErrorKind::NotFound);
+    cloud.images.register(&new_image(&name, &snapshot)).await.unwrap();
+}
+
+async fn found(cloud: &Cloud, query: ImageQuery) -> Vec<ImageId> {
+    let images = cloud.images.find(&query).await.unwrap();
+    images.into_iter().map(|image| image.id).collect()
+}
+
+async fn images_are_found_by_owner_name_and_tag(cloud: &Cloud) {
+    let name = unique("web");
+    let (snapshot, id) = make_image(cloud, &format!("{name}-1")).await;
+    let mut other = new_image(&format!("{name}-2"), &snapshot);
+    other.tags = Tags::from([("team".to_owned(), name.clone())]);
+    let other = cloud.images.register(&other).await.unwrap();
+
+    let named = |pattern: String| ImageQuery { name: Some(pattern), ..ImageQuery::default() };
+    assert_eq!(found(cloud, named(format!("{name}-?"))).await, [other.clone(), id.clone()]);
+    assert_eq!(found(cloud, named(format!("*{}-1", &name[4..]))).await, std::slice::from_ref(&id));
+    assert!(found(cloud, named(name.clone())).await.is_empty());
+
+    let owned = |owner: &str| ImageQuery { owners: vec![owner.to_owned()], ..named(format!("{name}-*")) };
+    assert_eq!(found(cloud, owned("self")).await.len(), 2);
+    assert_eq!(found(cloud, owned(cloud.place.account.as_str())).await.len(), 2);
+    assert!(found(cloud, owned("amazon")).await.is_empty());
+
+    let tagged =
+        ImageQuery { tags: Tags::from([("team".to_owned(), name.clone())]), ..ImageQuery::default() };
+    assert_eq!(found(cloud, tagged).await, [other]);
+
+    let unknown = ImageQuery {
+        ids: vec![id, ImageId::parse("ami-0123456789abcdef0").unwrap()],
+        ..ImageQuery::default()
+    };
+    refused(cloud.images.find(&unknown).await, ErrorKind::NotFound);
+}
+
+async fn the_newest_image_comes_first(cloud: &Cloud) {
+    let name = unique("web");
+    let (snapshot, first) = make_image(cloud, &format!("{name}-z")).await;
+    let mut ids = vec![first];
+    for letter in ["b", "y", "a"] {
+        let new = new_image(&format!("{name}-{letter}"), &snapshot);
+        ids.insert(0, cloud.images.register(&new).await.unwrap());
+    }
+    let query = ImageQuery { name: Some(format!("{name}-*")), ..ImageQuery::default() };
+    assert_eq!(found(cloud, query).await, ids);
+}
+
+async fn tags_are_added_and_replaced(cloud: &Cloud) {
+    let (_, id) = make_image(cloud, &unique("web")).await;
+    let tags = |pairs: &[(&str, &str)]| -> Tags {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    cloud.images.tag(&id, &tags(&[("a", "1"), ("b", "2")])).await.unwrap();
+    cloud.images.tag(&id, &tags(&[("b", "3")])).await.unwrap();
+    let image = find_image(cloud, &id).await.unwrap();
+    assert_eq!(image.tags, tags(&[("a", "1"), ("b", "3")]));
+    assert_eq!(image.state, ImageState::Available);
+    let many: Tags = (0..49).map(|number| (format!("key-{number}"), String::new())).collect();
+    refused(cloud.images.tag(&id, &many).await, ErrorKind::Invalid);
+    assert_eq!(find_image(cloud, &id).await.unwrap().tags.len(), 2);
+}
+
+async fn an_image_without_its_root_is_refused(cloud: &Cloud) {
+    let snapshot = make(cloud, &new_snapshot(1, None), &numbered(&[(0, 1)])).await;
+    let mut new = new_image(&unique("web"), &snapshot);
+    new.attributes.root_device = "/dev/sda1".to_owned();
+    refused(cloud.images.register(&new).await, ErrorKind::Invalid);
+    for name in ["ab", "web:1", "web\n1", "wéb"] {
+        refused(cloud.images.register(&new_image(name, &snapshot)).await, ErrorKind::Invalid);
+    }
+}

@@ -1,0 +1,204 @@
+//! What every cloud does, as AWS does it. One body per behaviour, each on a [`Cloud`] that it shares with nobody's names:
+//! every name and token is its own, and what it makes it need not take away.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where something is not as it should be")]
+
+mod images;
+mod parameters;
+mod snapshots;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bakehouse::cloud::{
+    Architecture, BLOCK_SIZE, Block, BlockDevice, BlockIndex, Cloud, CloudError, Clouds, Digest, DiskType,
+    EbsDisk, ErrorKind, Image, ImageAttributes, ImageId, ImageQuery, ImageState, LinearChecksum, ListedBlock,
+    NewImage, NewSnapshot, PageToken, Result, Snapshot, SnapshotId, SnapshotQuery, SnapshotState, Tags,
+    Token, Wait, until,
+};
+use bakehouse::host::stop::Stop;
+use bakehouse::local::LocalClouds;
+
+/// Makes a test of each body for each cloud.
+macro_rules! on_every_cloud {
+    ($($body:ident),+ $(,)?) => {
+        mod local {
+            $(#[tokio::test]
+            async fn $body() {
+                let (_folder, cloud) = crate::conformance::local_cloud();
+                super::$body(&cloud).await;
+            })+
+        }
+    };
+}
+pub(crate) use on_every_cloud;
+
+/// A local cloud of its own; the folder goes when it is dropped.
+pub(crate) fn local_cloud() -> (tempfile::TempDir, Cloud) {
+    let folder = tempfile::tempdir().unwrap();
+    let clouds = LocalClouds::open(&folder.path().join("store"), None, None).unwrap();
+    let cloud = clouds.at(&clouds.home()).unwrap();
+    (folder, cloud)
+}
+
+pub(crate) fn unique(word: &str) -> String {
+    format!("{word}-{}", uuid::Uuid::new_v4().simple())
+}
+
+pub(crate) fn new_token() -> Token {
+    Token::of(&unique("bake"), "test", 1)
+}
+
+pub(crate) fn new_snapshot(volume_size: u32, parent: Option<&SnapshotId>) -> NewSnapshot {
+    NewSnapshot {
+        volume_size,
+        parent: parent.cloned(),
+        description: "made by a test".to_owned(),
+        tags: Tags::from([("made-by".to_owned(), "test".to_owned())]),
+        encrypt: None,
+        timeout_minutes: 60,
+    }
+}
+
+/// A block that no other number gives.
+pub(crate) fn block(number: u64) -> Block {
+    number.to_le_bytes().repeat(BLOCK_SIZE / 8)
+}
+
+/// How long the slowest cloud takes for what these tests wait for.
+pub(crate) fn soon(what: &'static str) -> Wait {
+    Wait { what, every: Duration::from_millis(1), within: Duration::from_secs(180) }
+}
+
+pub(crate) async fn put(cloud: &Cloud, id: &SnapshotId, index: u32, data: &Block) -> Result<()> {
+    let digest = Digest::of(data);
+    until(soon("block put"), &cloud.place, &Stop::never(), || async {
+        cloud.snapshots.put_block(id, BlockIndex(index), data.clone(), digest).await.map(Some)
+    })
+    .await
+}
+
+pub(crate) fn checksum(blocks: &BTreeMap<u32, Block>) -> Digest {
+    let mut sum = LinearChecksum::default();
+    for data in blocks.values() {
+        sum.add(&Digest::of(data));
+    }
+    sum.finish()
+}
+
+pub(crate) async fn snapshot_state(cloud: &Cloud, id: &SnapshotId) -> Result<Snapshot> {
+    let query = SnapshotQuery { ids: vec![id.clone()], ..SnapshotQuery::default() };
+    let mut found = cloud.snapshots.describe(&query).await?;
+    assert_eq!(found.len(), 1);
+    Ok(found.remove(0))
+}
+
+pub(crate) async fn wait_completed(cloud: &Cloud, id: &SnapshotId) {
+    until(soon("snapshot completed"), &cloud.place, &Stop::never(), || async {
+        let snapshot = snapshot_state(cloud, id).await?;
+        Ok((snapshot.state == SnapshotState::Completed).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+/// Starts, puts, completes and waits.
+pub(crate) async fn make(cloud: &Cloud, new: &NewSnapshot, blocks: &BTreeMap<u32, Block>) -> SnapshotId {
+    let id = cloud.snapshots.start(new, &new_token()).await.unwrap();
+    for (index, data) in blocks {
+        put(cloud, &id, *index, data).await.unwrap();
+    }
+    let count = u32::try_from(blocks.len()).unwrap();
+    cloud.snapshots.complete(&id, count, checksum(blocks)).await.unwrap();
+    wait_completed(cloud, &id).await;
+    id
+}
+
+pub(crate) async fn list_all(cloud: &Cloud, id: &SnapshotId) -> Result<Vec<ListedBlock>> {
+    let mut listed = Vec::new();
+    let mut next: Option<PageToken> = None;
+    loop {
+        let page = cloud.snapshots.list_blocks(id, next.as_ref()).await?;
+        listed.extend(page.blocks);
+        match page.next {
+            Some(token) => next = Some(token),
+            None => return Ok(listed),
+        }
+    }
+}
+
+/// The digest of everything that the snapshot has, each computed from what was read.
+pub(crate) async fn read_all(cloud: &Cloud, id: &SnapshotId) -> BTreeMap<u32, Digest> {
+    let mut blocks = BTreeMap::new();
+    for listed in list_all(cloud, id).await.unwrap() {
+        let (data, digest) = cloud.snapshots.get_block(id, listed.index, &listed.token).await.unwrap();
+        assert_eq!(Digest::of(&data), digest);
+        blocks.insert(listed.index.0, digest);
+    }
+    blocks
+}
+
+pub(crate) fn digests(blocks: &BTreeMap<u32, Block>) -> BTreeMap<u32, Digest> {
+    blocks.iter().map(|(index, data)| (*index, Digest::of(data))).collect()
+}
+
+pub(crate) fn numbered(blocks: &[(u32, u64)]) -> BTreeMap<u32, Block> {
+    blocks.iter().map(|(index, number)| (*index, block(*number))).collect()
+}
+
+pub(crate) fn new_image(name: &str, snapshot: &SnapshotId) -> NewImage {
+    NewImage {
+        name: name.to_owned(),
+        description: "made by a test".to_owned(),
+        attributes: ImageAttributes {
+            architecture: Architecture::X86_64,
+            boot_mode: None,
+            ena: true,
+            sriov: Some("simple".to_owned()),
+            imds_v2: true,
+            tpm: false,
+            uefi_data: None,
+            root_device: "/dev/xvda".to_owned(),
+            devices: vec![BlockDevice {
+                name: "/dev/xvda".to_owned(),
+                ebs: Some(EbsDisk {
+                    snapshot: Some(snapshot.clone()),
+                    size: 1,
+                    kind: DiskType::Gp3,
+                    iops: None,
+                    throughput: None,
+                    delete_on_termination: true,
+                }),
+                virtual_name: None,
+            }],
+        },
+        tags: Tags::new(),
+    }
+}
+
+pub(crate) async fn find_image(cloud: &Cloud, id: &ImageId) -> Result<Image> {
+    let query = ImageQuery { ids: vec![id.clone()], ..ImageQuery::default() };
+    let mut found = cloud.images.find(&query).await?;
+    assert_eq!(found.len(), 1);
+    Ok(found.remove(0))
+}
+
+/// A small completed snapshot and an image of it that is available.
+pub(crate) async fn make_image(cloud: &Cloud, name: &str) -> (SnapshotId, ImageId) {
+    let snapshot = make(cloud, &new_snapshot(1, None), &numbered(&[(0, 1)])).await;
+    let id = cloud.images.register(&new_image(name, &snapshot)).await.unwrap();
+    until(soon("image available"), &cloud.place, &Stop::never(), || async {
+        let image = find_image(cloud, &id).await?;
+        Ok((image.state == ImageState::Available).then_some(()))
+    })
+    .await
+    .unwrap();
+    (snapshot, id)
+}
+
+#[track_caller]
+pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T>, kind: ErrorKind) -> CloudError {
+    let error = result.expect_err("the call should be refused");
+    assert_eq!(error.kind, kind, "{error} ({:?})", error.source);
+    error
+}
