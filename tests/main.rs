@@ -3,4 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod conformance;
+mod disk;
+mod gate;
 mod store;

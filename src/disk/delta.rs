@@ -1,0 +1,189 @@
+//! Which blocks of a disk have to be stored, and their digests. The rule behind it: **absent is not zero**. A block
+//! that a snapshot never had may read as noise, so a block that the bake zeroed is stored like any other.
+
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+
+use super::Disk;
+use super::block_map::BlockMap;
+use super::transfer::TransferError;
+use crate::cloud::{BLOCK_SIZE, BlockIndex, Digest};
+use crate::host::stop::Stop;
+
+/// The digest of a block of zeros.
+pub static ZERO_BLOCK: LazyLock<Digest> = LazyLock::new(|| Digest::of(&vec![0; BLOCK_SIZE]));
+
+/// Blocks to put, in ascending order.
+pub type Delta = Vec<(BlockIndex, Digest)>;
+
+/// What a child of `parent` has to put: every block whose content is not the parent's, a block that became zero
+/// included, and the whole of the area by which the disk grew.
+///
+/// # Errors
+/// Where the disk cannot be read, or a stop was asked for.
+pub async fn against(disk: &Arc<dyn Disk>, parent: &BlockMap, stop: &Stop) -> Result<Delta, TransferError> {
+    let written = Blocks::of(&disk.written().map_err(TransferError::Read)?);
+    let grown_from = u64::from(parent.volume_size) << 30;
+    let (mut delta, mut to_hash) = (Delta::new(), Vec::new());
+    for index in all(disk.size()) {
+        match (written.has(index), parent.get(index)) {
+            (true, _) => to_hash.push(index),
+            // Zero now, and something else before.
+            (false, Some(before)) if before != *ZERO_BLOCK => delta.push((index, *ZERO_BLOCK)),
+            (false, None) if index.offset() >= grown_from => delta.push((index, *ZERO_BLOCK)),
+            (false, _) => {}
+        }
+    }
+    let digests = digests(disk, to_hash, stop).await?;
+    delta.extend(digests.into_iter().filter(|(index, digest)| parent.get(*index) != Some(*digest)));
+    delta.sort_by_key(|(index, _)| *index);
+    Ok(delta)
+}
+
+/// What a snapshot without a parent has to put: every block in one of `areas` (partitions, partition tables), zero or
+/// not.
+///
+/// # Errors
+/// Where the disk cannot be read, or a stop was asked for.
+pub async fn whole(disk: &Arc<dyn Disk>, areas: &[Range<u64>], stop: &Stop) -> Result<Delta, TransferError> {
+    let written = Blocks::of(&disk.written().map_err(TransferError::Read)?);
+    let wanted = Blocks::of(areas);
+    let (hash, zero): (Vec<_>, Vec<_>) =
+        all(disk.size()).filter(|index| wanted.has(*index)).partition(|index| written.has(*index));
+    let mut delta = digests(disk, hash, stop).await?;
+    delta.extend(zero.into_iter().map(|index| (index, *ZERO_BLOCK)));
+    delta.sort_by_key(|(index, _)| *index);
+    Ok(delta)
+}
+
+fn all(size: u64) -> impl Iterator<Item = BlockIndex> {
+    // A volume of 64 TiB has 2^27 blocks.
+    (0..u32::try_from(size.div_ceil(BLOCK_SIZE as u64)).unwrap_or(u32::MAX)).map(BlockIndex)
+}
+
+/// Sorted, disjoint ranges of block numbers.
+struct Blocks(Vec<Range<u64>>);
+
+impl Blocks {
+    fn of(bytes: &[Range<u64>]) -> Self {
+        let size = BLOCK_SIZE as u64;
+        let mut ranges: Vec<Range<u64>> = bytes
+            .iter()
+            .filter(|range| !range.is_empty())
+            .map(|range| range.start / size..range.end.div_ceil(size))
+            .collect();
+        ranges.sort_by_key(|range| range.start);
+        let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match merged.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => merged.push(range),
+            }
+        }
+        Self(merged)
+    }
+
+    fn has(&self, index: BlockIndex) -> bool {
+        let index = u64::from(index.0);
+        let after = self.0.partition_point(|range| range.start <= index);
+        after > 0 && self.0[after - 1].contains(&index)
+    }
+}
+
+/// Digests of the given blocks, hashed on as many threads as the machine has processors.
+async fn digests(
+    disk: &Arc<dyn Disk>,
+    indexes: Vec<BlockIndex>,
+    stop: &Stop,
+) -> Result<Vec<(BlockIndex, Digest)>, TransferError> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = indexes.len().div_ceil(workers).max(1);
+    let tasks: Vec<_> = indexes
+        .chunks(share)
+        .map(|chunk| {
+            let (disk, chunk, stop) = (disk.clone(), chunk.to_vec(), stop.clone());
+            tokio::task::spawn_blocking(move || {
+                let mut buffer = vec![0; BLOCK_SIZE];
+                chunk
+                    .into_iter()
+                    .map(|index| {
+                        if stop.is_requested() {
+                            return Err(TransferError::Stopped);
+                        }
+                        read_block(&*disk, index, &mut buffer)?;
+                        Ok((index, Digest::of(&buffer)))
+                    })
+                    .collect::<Result<Vec<_>, TransferError>>()
+            })
+        })
+        .collect();
+    let mut all = Vec::with_capacity(indexes.len());
+    for task in tasks {
+        all.extend(task.await.map_err(|_| TransferError::Stopped)??);
+    }
+    Ok(all)
+}
+
+/// Reads a block; past the end of a disk that is no whole number of blocks it is zero.
+pub(super) fn read_block(disk: &dyn Disk, index: BlockIndex, buffer: &mut [u8]) -> Result<(), TransferError> {
+    let there = usize::try_from(disk.size().saturating_sub(index.offset())).unwrap_or(usize::MAX);
+    let (head, rest) = buffer.split_at_mut(there.min(buffer.len()));
+    rest.fill(0);
+    disk.read_at(head, index.offset()).map_err(TransferError::Read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sparse::SparseDisk;
+
+    fn block(byte: u8) -> Vec<u8> {
+        vec![byte; BLOCK_SIZE]
+    }
+
+    /// A disk of 1 GiB with the given blocks written.
+    fn disk(dir: &tempfile::TempDir, blocks: &[(u32, u8)]) -> Arc<dyn Disk> {
+        let disk = SparseDisk::create(&dir.path().join("disk.raw"), 1 << 30).unwrap();
+        for (index, byte) in blocks {
+            disk.write_at(&block(*byte), BlockIndex(*index).offset()).unwrap();
+        }
+        Arc::new(disk)
+    }
+
+    fn indexes(delta: &Delta) -> Vec<u32> {
+        delta.iter().map(|(index, _)| index.0).collect()
+    }
+
+    #[tokio::test]
+    async fn only_changed_blocks_are_put_and_zeroed_ones_are_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut parent = BlockMap::new(1);
+        for (index, byte) in [(0, 1), (1, 2), (2, 3), (3, 0)] {
+            parent.insert(BlockIndex(index), Digest::of(&block(byte)));
+        }
+        // 0 stays, 1 changes, 2 becomes a hole, 3 was zero and is a hole, 9 is new, 10 is written as zero.
+        let delta =
+            against(&disk(&dir, &[(0, 1), (1, 9), (9, 9), (10, 0)]), &parent, &Stop::never()).await.unwrap();
+        assert_eq!(indexes(&delta), [1, 2, 9, 10]);
+        assert_eq!(delta[1].1, *ZERO_BLOCK);
+    }
+
+    #[tokio::test]
+    async fn the_whole_of_a_grown_area_is_put() {
+        let dir = tempfile::tempdir().unwrap();
+        let grown = SparseDisk::create(&dir.path().join("grown.raw"), 2 << 30).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(grown);
+        let delta = against(&disk, &BlockMap::new(1), &Stop::never()).await.unwrap();
+        assert_eq!((delta.len(), delta[0].0), (2048, BlockIndex(2048)));
+    }
+
+    #[tokio::test]
+    async fn a_whole_disk_puts_every_block_of_its_areas() {
+        let dir = tempfile::tempdir().unwrap();
+        let size = BLOCK_SIZE as u64;
+        // The second area begins in the middle of block 4.
+        let areas = [0..10, 4 * size + 1..6 * size];
+        let delta = whole(&disk(&dir, &[(4, 7), (8, 8)]), &areas, &Stop::never()).await.unwrap();
+        assert_eq!(indexes(&delta), [0, 4, 5]);
+    }
+}

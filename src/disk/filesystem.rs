@@ -1,0 +1,259 @@
+//! What lies in a part of a disk: a file system, swap, or a layer that is refused by name. Found by blkid's low-level
+//! probing, which reads the disk itself and no cache.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::exec::{Cmd, ExecError, Stream};
+use crate::host::stop::Stop;
+
+/// Probing reads some hundred kilobytes.
+const LIMIT: Duration = Duration::from_secs(60);
+/// blkid's exit codes: nothing found, and more than one thing found (blkid(8), "EXIT STATUS").
+const NOTHING: i32 = 2;
+const AMBIVALENT: i32 = 8;
+
+/// A kind of content, by blkid's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum FilesystemKind {
+    Ext2,
+    Ext3,
+    Ext4,
+    Xfs,
+    Btrfs,
+    Vfat,
+    Swap,
+    /// A physical volume of LVM.
+    Lvm,
+    Luks,
+    /// A member of a Linux software array.
+    Raid,
+    Other(String),
+}
+
+/// How a kind is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// The kernel's name of it.
+    pub name: &'static str,
+    /// The option that keeps a read-only mount from writing (replaying a journal).
+    pub read_only: &'static str,
+    /// The option that keeps a writing mount from writing more than it is told to.
+    pub read_write: &'static str,
+}
+
+impl FilesystemKind {
+    /// How it is mounted as a root or below one; `None` for what cannot be. The one place that says which kinds are
+    /// supported.
+    #[must_use]
+    pub fn driver(&self) -> Option<Driver> {
+        match self {
+            Self::Ext2 | Self::Ext3 | Self::Ext4 => Some(Driver {
+                name: "ext4",
+                read_only: "noload",
+                // Else a kernel thread goes on to zero inode tables behind the bake's back, and every block of them
+                // would be in the delta.
+                read_write: "noinit_itable",
+            }),
+            Self::Vfat => Some(Driver { name: "vfat", read_only: "", read_write: "" }),
+            Self::Xfs | Self::Btrfs | Self::Swap | Self::Lvm | Self::Luks | Self::Raid | Self::Other(_) => {
+                None
+            }
+        }
+    }
+
+    /// Whether a root can lie on it, supported here or not.
+    #[must_use]
+    pub fn may_be_root(&self) -> bool {
+        !matches!(self, Self::Vfat | Self::Swap)
+    }
+
+    /// The kernel module that mounts it as a root.
+    #[must_use]
+    pub fn module(&self) -> Option<&'static str> {
+        match self {
+            Self::Ext2 | Self::Ext3 | Self::Ext4 => Some("ext4"),
+            Self::Xfs => Some("xfs"),
+            Self::Btrfs => Some("btrfs"),
+            _ => None,
+        }
+    }
+
+    /// blkid's name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Ext2 => "ext2",
+            Self::Ext3 => "ext3",
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+            Self::Vfat => "vfat",
+            Self::Swap => "swap",
+            Self::Lvm => "LVM2_member",
+            Self::Luks => "crypto_LUKS",
+            Self::Raid => "linux_raid_member",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl From<String> for FilesystemKind {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "ext2" => Self::Ext2,
+            "ext3" => Self::Ext3,
+            "ext4" => Self::Ext4,
+            "xfs" => Self::Xfs,
+            "btrfs" => Self::Btrfs,
+            "vfat" => Self::Vfat,
+            "swap" => Self::Swap,
+            "LVM2_member" | "LVM1_member" => Self::Lvm,
+            "crypto_LUKS" => Self::Luks,
+            "linux_raid_member" => Self::Raid,
+            _ => Self::Other(name),
+        }
+    }
+}
+
+impl From<FilesystemKind> for String {
+    fn from(kind: FilesystemKind) -> Self {
+        kind.as_str().to_owned()
+    }
+}
+
+impl std::fmt::Display for FilesystemKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What was found in a part of a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filesystem {
+    pub kind: FilesystemKind,
+    /// What `UUID=` names.
+    pub uuid: Option<String>,
+    /// What `LABEL=` names.
+    pub label: Option<String>,
+}
+
+/// Looks at `size` bytes of a disk file from byte `offset`. `None` where blkid knows nothing of what is there.
+///
+/// # Errors
+/// [`ProbeError`]: two things at once, or blkid's failure.
+pub async fn probe(
+    disk: &Path,
+    offset: u64,
+    size: u64,
+    stop: &Stop,
+) -> Result<Option<Filesystem>, ProbeError> {
+    let found = blkid(disk, &["--offset", &offset.to_string(), "--size", &size.to_string()], stop).await?;
+    let value = |name: &str| found.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    Ok(value("ID_FS_TYPE").map(|kind| Filesystem {
+        kind: kind.into(),
+        uuid: value("ID_FS_UUID_ENC"),
+        label: value("ID_FS_LABEL_ENC"),
+    }))
+}
+
+/// The kind of partition table of a disk file, by blkid's name: `gpt`, `dos`. `None` where there is none.
+pub(super) async fn probe_table(disk: &Path, stop: &Stop) -> Result<Option<String>, ProbeError> {
+    let found = blkid(disk, &[], stop).await?;
+    let value = |name: &str| found.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let table = value("ID_PART_TABLE_TYPE");
+    // The boot sector of a file system that fills the disk may pass for an MBR; for a GPT it cannot.
+    if table.as_deref() == Some("dos") && value("ID_FS_TYPE").is_some() {
+        return Ok(None);
+    }
+    Ok(table)
+}
+
+async fn blkid(disk: &Path, options: &[&str], stop: &Stop) -> Result<Vec<(String, String)>, ProbeError> {
+    let mut lines = Vec::new();
+    // The udev form alone tells every byte of a label apart: `\x20`.
+    let exit = Cmd::new("blkid")
+        .args(["--probe", "--output", "udev"])
+        .args(options)
+        .arg(disk)
+        .env("LC_ALL", "C")
+        .timeout(LIMIT)
+        .stream(stop, &mut |stream, line| {
+            if stream == Stream::Out {
+                lines.push(line.to_owned());
+            }
+        })
+        .await?;
+    match exit.code {
+        0 => Ok(lines.iter().filter_map(|line| pair(line)).collect()),
+        NOTHING if std::fs::metadata(disk).is_ok() => Ok(Vec::new()),
+        AMBIVALENT => Err(ProbeError::Ambivalent { disk: disk.to_owned() }),
+        code => Err(ProbeError::Failed { disk: disk.to_owned(), code, message: exit.tail.join("; ") }),
+    }
+}
+
+fn pair(line: &str) -> Option<(String, String)> {
+    let (key, value) = line.split_once('=')?;
+    let value = if key.ends_with("_ENC") { unescape(value) } else { value.to_owned() };
+    Some((key.to_owned(), value))
+}
+
+/// Reads udev's escapes: `\x20` is a space. What is no whole escape stays as it is.
+pub(super) fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first == b'\\'
+            && tail.first() == Some(&b'x')
+            && let Some(digits) = tail.get(1..3)
+            && digits.iter().all(u8::is_ascii_hexdigit)
+            && let Ok(digits) = std::str::from_utf8(digits)
+            && let Ok(byte) = u8::from_str_radix(digits, 16)
+        {
+            bytes.push(byte);
+            rest = &tail[3..];
+        } else {
+            bytes.push(first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Why a part of a disk could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error(
+        "{} looks like two things at once; wipe the stale signature (wipefs shows them)",
+        disk.display()
+    )]
+    Ambivalent { disk: PathBuf },
+    #[error("blkid failed on {} with exit code {code}: {message}", disk.display())]
+    Failed { disk: PathBuf, code: i32, message: String },
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_read_byte_for_byte() {
+        assert_eq!(unescape(r"x\x20y\x22z"), "x y\"z");
+        assert_eq!(unescape(r"\x2"), r"\x2");
+        assert_eq!(unescape(r"\xzz\"), r"\xzz\");
+        assert_eq!(pair("ID_FS_LABEL_ENC=a=b"), Some(("ID_FS_LABEL_ENC".into(), "a=b".into())));
+        assert_eq!(pair("nothing"), None);
+    }
+
+    #[test]
+    fn a_kind_survives_its_name() {
+        for name in ["ext4", "xfs", "LVM2_member", "crypto_LUKS", "zfs_member"] {
+            assert_eq!(FilesystemKind::from(name.to_owned()).as_str(), name);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! A disk's file systems, mounted as its own system would have them: the root, and below it what its fstab mounts from
+//! the same disk. Owns the mounts and their loop devices; changes no file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::mount::MountFlags;
+
+use super::filesystem::FilesystemKind;
+use super::ids::Volume;
+use super::layout::Layout;
+use super::loop_device::{LoopDevice, LoopError};
+use super::mount::{Mount, MountError, Target};
+use crate::host::exec::{Cmd, ExecError};
+use crate::host::root_dir::RootDir;
+use crate::host::stop::Stop;
+
+pub use super::loop_device::Access;
+
+/// fstrim on 64 TiB of ext4 reads every group's bitmap; an hour is beyond all that was seen.
+const TRIM_LIMIT: Duration = Duration::from_secs(3600);
+
+/// The mounted root. [`MountedTree::close`] takes all back; dropped, it does what can be done without waiting.
+#[derive(Debug)]
+pub struct MountedTree {
+    disk: PathBuf,
+    at: PathBuf,
+    /// The root first. Dropped from the back.
+    mounts: Vec<Mounted>,
+    esp_mounted: bool,
+}
+
+/// A mount is declared before its device, so that it goes first.
+#[derive(Debug)]
+struct Mounted {
+    mount: Mount,
+    device: LoopDevice,
+    trims: bool,
+}
+
+impl Drop for MountedTree {
+    fn drop(&mut self) {
+        while self.mounts.pop().is_some() {}
+    }
+}
+
+impl MountedTree {
+    /// Mounts the disk's file systems at `at`, an empty folder.
+    ///
+    /// # Errors
+    /// [`TreeError`]; then nothing stays mounted.
+    pub fn open(disk: &Path, layout: &Layout, at: &Path, access: Access) -> Result<Self, TreeError> {
+        let mut tree =
+            Self { disk: disk.to_owned(), at: at.to_owned(), mounts: Vec::new(), esp_mounted: false };
+        tree.add(&layout.root, Target::Host(at), access)?;
+        for entry in &layout.mounts {
+            // Opened anew for every mount, and closed again: a descriptor kept open would hold the mount.
+            let root = tree.root()?;
+            let is_esp = entry.volume.partition.is_esp();
+            if !root.exists(&entry.path) {
+                if access == Access::ReadOnly {
+                    return Err(TreeError::NoMountPoint { disk: disk.to_owned(), path: entry.path.clone() });
+                }
+                // systemd makes it at boot as well (systemd.mount(5), "DirectoryMode=").
+                root.make_dirs(&entry.path, 0o755)
+                    .map_err(|source| TreeError::Io { path: at.to_owned(), source })?;
+            }
+            match tree.add(&entry.volume, Target::Inside(&root, &entry.path), access) {
+                Ok(()) => tree.esp_mounted |= is_esp,
+                // The kernels of some build hosts lack vfat: the caller holds the packages that would write there.
+                Err(TreeError::Mount(error)) if is_esp && error.is_unknown_filesystem() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(tree)
+    }
+
+    fn add(&mut self, volume: &Volume, target: Target<'_>, access: Access) -> Result<(), TreeError> {
+        let kind = volume.filesystem.as_ref().map(|found| &found.kind);
+        let Some(driver) = kind.and_then(FilesystemKind::driver) else {
+            return Err(TreeError::Unsupported { disk: self.disk.clone(), volume: volume.to_string() });
+        };
+        let device = LoopDevice::attach(&self.disk, volume.partition.start, volume.partition.size, access)?;
+        let (flags, data) = match access {
+            // Reading must not change the disk: not even the times of the last access.
+            Access::ReadOnly => {
+                (MountFlags::RDONLY | MountFlags::NOATIME | MountFlags::NOSUID, driver.read_only)
+            }
+            Access::ReadWrite => (MountFlags::NOATIME, driver.read_write),
+        };
+        let mount = Mount::new(device.node(), target, driver.name, flags, data)?;
+        self.mounts.push(Mounted { mount, device, trims: kind != Some(&FilesystemKind::Vfat) });
+        Ok(())
+    }
+
+    /// The root, for reading and changing files. Drop it before [`MountedTree::close`]: while it is open it holds the
+    /// mount.
+    ///
+    /// # Errors
+    /// Where the folder cannot be opened.
+    pub fn root(&self) -> Result<RootDir, TreeError> {
+        RootDir::open(&self.at).map_err(|source| TreeError::Io { path: self.at.clone(), source })
+    }
+
+    /// Where the root is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.at
+    }
+
+    /// The device that the root is mounted from.
+    #[must_use]
+    pub fn root_device(&self) -> &Path {
+        self.mounts.first().map_or(Path::new(""), |root| root.device.node())
+    }
+
+    /// Whether the EFI system partition is mounted where fstab has it. Where it is not, what would be written to it must
+    /// be kept from being written below it.
+    #[must_use]
+    pub fn esp_mounted(&self) -> bool {
+        self.esp_mounted
+    }
+
+    /// Writes everything out and gives the freed blocks back: they become holes of the disk file and read as zeros.
+    /// Without it a deleted file's bytes stay on the disk.
+    ///
+    /// # Errors
+    /// [`TreeError`]: fstrim's, or changes were lost.
+    pub async fn trim(&self, stop: &Stop) -> Result<(), TreeError> {
+        for one in &self.mounts {
+            // Blocks that were freed are given back only when the transaction that freed them is written. It also
+            // makes sure that the path is still this mount's.
+            one.mount.sync()?;
+            if one.trims {
+                Cmd::new("fstrim").arg(one.mount.path()).timeout(TRIM_LIMIT).run(stop).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unmounts all in reverse, frees the devices and syncs the disk file. Goes on after an error, so that as little
+    /// as possible stays; gives the first.
+    ///
+    /// # Errors
+    /// [`TreeError`]: who holds what, or what was lost.
+    pub async fn close(mut self, stop: &Stop) -> Result<(), TreeError> {
+        let mut first = Ok(());
+        while let Some(one) = self.mounts.pop() {
+            let closed = close_one(one, stop).await;
+            first = first.and(closed);
+        }
+        let synced = std::fs::File::open(&self.disk)
+            .and_then(|file| file.sync_all())
+            .map_err(|source| TreeError::Io { path: self.disk.clone(), source });
+        first.and(synced)
+    }
+}
+
+async fn close_one(one: Mounted, stop: &Stop) -> Result<(), TreeError> {
+    let synced = one.mount.sync();
+    one.mount.unmount(stop).await?;
+    one.device.close().await?;
+    Ok(synced?)
+}
+
+/// Why a disk's file systems cannot be mounted or taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    #[error("{volume} of {} holds no file system that can be mounted here", disk.display())]
+    Unsupported { disk: PathBuf, volume: String },
+    #[error(
+        "the root on {} has no folder {path}, where its /etc/fstab mounts something",
+        disk.display()
+    )]
+    NoMountPoint { disk: PathBuf, path: String },
+    #[error("cannot use {}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+}

@@ -1,0 +1,11 @@
+//! Disks for real: files with tables and file systems made here, loop devices, mounts.
+
+mod boot_check;
+mod fixture;
+mod format;
+mod grow;
+mod initramfs;
+mod layout;
+mod loops;
+mod table;
+mod tree;
