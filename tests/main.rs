@@ -5,4 +5,5 @@
 mod conformance;
 mod disk;
 mod gate;
+mod provision;
 mod store;

@@ -1,1 +1,20 @@
-//! The recipe's steps in a root, and the seal at the end.
+//! The recipe's steps in a root, and the seal at the end. Knows nothing of clouds, disks or partitions: it is given a
+//! folder that is a root, and what the disk's identity is.
+//!
+//! Order: [`ChrootRoot::enter`], [`run_steps`], [`ChrootRoot::leave`], then [`seal`] on the root left behind. Between
+//! enter and leave the root's /run and /tmp are file systems in memory, so the seal would look at the wrong ones.
+
+mod chroot;
+mod cloud;
+mod installed;
+mod owner;
+mod root;
+mod seal;
+mod steps;
+
+pub use chroot::{ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity};
+pub use cloud::set_up_cloud;
+pub use installed::{InstalledError, InstalledPackage, installed};
+pub use root::{PackageManager, Root, RootCommand, RootError, RootFacts};
+pub use seal::{SealError, SealOptions, Sealed, check_remove, seal};
+pub use steps::{StepContext, StepError, StepFailed, StepTiming, run_steps};

@@ -1,0 +1,156 @@
+//! The seal: what makes one machine that machine, and what the bake left behind, is taken out of a root before it is
+//! stored. What is taken comes back by itself at first boot, or was of use only to the bake.
+//!
+//! Reaches files through [`RootDir`] only, runs nothing, and may run twice: the second time it finds nothing to do.
+
+mod identity;
+mod logs;
+mod paths;
+
+use std::io;
+
+use crate::host::root_dir::RootDir;
+use crate::report::Reporter;
+
+use crate::host::glob;
+use paths::{Kind, PATHS};
+
+/// What the seal needs to know besides the root.
+#[derive(Clone, Copy, Debug)]
+pub struct SealOptions<'a> {
+    /// What the recipe wants removed: see [`check_remove`].
+    pub remove: &'a [String],
+    pub reporter: &'a Reporter,
+}
+
+/// One thing that the seal did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// What it is: `ssh host keys`.
+    pub what: String,
+    /// The file or folder in the root.
+    pub path: String,
+}
+
+/// Seals a root. Nothing may be mounted on its /run and /tmp, or what is beneath is not seen: after
+/// [`super::ChrootRoot::leave`].
+///
+/// # Errors
+/// The first thing that cannot be taken out: the image must not be stored then.
+pub fn seal(root: &RootDir, options: SealOptions<'_>) -> Result<Vec<Sealed>, SealError> {
+    for pattern in options.remove {
+        check_remove(pattern)?;
+    }
+    let mut done = Vec::new();
+    identity::machine_id(root, &mut done)?;
+    identity::host_name(root, &mut done)?;
+    for (what, kind, patterns) in PATHS {
+        for pattern in *patterns {
+            remove(root, what, *kind, pattern, &mut done)?;
+        }
+    }
+    logs::clear(root, "/var/log", &mut done)?;
+    for pattern in options.remove {
+        remove(root, "named by the recipe", Kind::Whole, pattern, &mut done)?;
+    }
+    if done.iter().any(|sealed| sealed.what == paths::HOST_KEYS) && !root.exists("/usr/bin/cloud-init") {
+        options.reporter.warning(
+            "the image has no cloud-init, and its ssh host keys were removed: something else must make new ones at \
+             first boot",
+        );
+    }
+    let mut told: Vec<&str> = Vec::new();
+    for sealed in &done {
+        if told.contains(&sealed.what.as_str()) {
+            continue;
+        }
+        told.push(&sealed.what);
+        let count = done.iter().filter(|other| other.what == sealed.what).count();
+        let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        options.reporter.note(format!("sealed: {} ({}{more})", sealed.what, sealed.path));
+    }
+    Ok(done)
+}
+
+/// Checks a path of the recipe's `seal.remove`: absolute, with `*` and `?` within one folder, without `..`, and
+/// neither the root itself nor everything in it.
+///
+/// # Errors
+/// [`SealError::Pattern`], which says what is wrong.
+pub fn check_remove(pattern: &str) -> Result<(), SealError> {
+    let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let wrong = if !pattern.starts_with('/') {
+        "must be an absolute path in the image"
+    } else if parts.is_empty() {
+        "is the whole image"
+    } else if parts.contains(&"..") {
+        "must not hold `..`"
+    } else if pattern.contains('\0') {
+        "holds a NUL character"
+    } else if parts[0].chars().all(|c| c == '*' || c == '?') {
+        "would remove whole top-level folders; name one"
+    } else {
+        return Ok(());
+    };
+    Err(SealError::Pattern { pattern: pattern.to_owned(), wrong })
+}
+
+fn remove(
+    root: &RootDir,
+    what: &str,
+    kind: Kind,
+    pattern: &str,
+    done: &mut Vec<Sealed>,
+) -> Result<(), SealError> {
+    let found = glob::expand(root, pattern).map_err(|source| SealError::file("look for", pattern, source))?;
+    for path in found {
+        let failed = |source| SealError::file("remove", &path, source);
+        let removed = match kind {
+            Kind::Whole => root.remove(&path).map_err(failed)?,
+            Kind::Content => root.remove_content(&path).map_err(failed)? > 0,
+            Kind::ContentBut(kept) => {
+                let mut any = false;
+                for name in glob::expand(root, &format!("{path}/*")).map_err(failed)? {
+                    if !kept.contains(&name.rsplit('/').next().unwrap_or_default()) {
+                        any |= root.remove(&name).map_err(failed)?;
+                    }
+                }
+                any
+            }
+        };
+        if removed {
+            done.push(Sealed { what: what.to_owned(), path });
+        }
+    }
+    Ok(())
+}
+
+/// Why a root could not be sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    #[error("cannot {doing} {path} in the root")]
+    File { doing: &'static str, path: String, source: io::Error },
+    #[error("`seal.remove: {pattern}` {wrong}")]
+    Pattern { pattern: String, wrong: &'static str },
+}
+
+impl SealError {
+    fn file(doing: &'static str, path: &str, source: io::Error) -> Self {
+        Self::File { doing, path: path.to_owned(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_cannot_have_the_whole_image_removed() {
+        for fine in ["/opt/build", "/home/*/cache", "/a*", "/var/lib/x/./y"] {
+            check_remove(fine).unwrap();
+        }
+        for wrong in ["", "/", "//", "/.", "/./", "opt", "/opt/../..", "/..", "/*", "/??", "/*/bin", "/a\0"] {
+            assert!(check_remove(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `files`: copies files of the recipe's folder into the root.
+//!
+//! Both sides are opened through a [`RootDir`]: no path and no link of the recipe leads out of its folder, and none
+//! of the root out of the root.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+
+use super::StepError;
+use super::attempt::Attempt;
+use crate::host::root_dir::RootDir;
+use crate::host::stop::Stop;
+use crate::provision::owner;
+use crate::provision::root::RootError;
+use crate::recipe::Files;
+
+/// What every file of one step gets.
+struct Copy<'a> {
+    from: &'a RootDir,
+    to: &'a RootDir,
+    owner: (u32, u32),
+    /// `None`: as it is.
+    mode: Option<u32>,
+    stop: &'a Stop,
+}
+
+pub(super) fn run(attempt: &Attempt<'_>, files: &Files) -> Result<(), StepError> {
+    let context = attempt.context();
+    check_from("from", &files.from)?;
+    check_to(&files.to)?;
+    let recipe = RootDir::open(&context.recipe_dir).map_err(|source| {
+        StepError::file("open the recipe's folder", &context.recipe_dir.display().to_string(), source)
+    })?;
+    let root = attempt.root().dir();
+    let owner = match &files.owner {
+        None => (0, 0),
+        Some(name) => {
+            owner::ids(root, name).map_err(|error| StepError::recipe("owner", name, error.to_string()))?
+        }
+    };
+    let copy =
+        Copy { from: &recipe, to: root, owner, mode: mode(files.mode.as_deref())?, stop: &context.stop };
+    let is_folder = recipe
+        .metadata(&files.from)
+        .map_err(|source| StepError::file("read the recipe's", &files.from, source))?
+        .is_dir();
+    let name = files.from.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let content = is_folder && (files.from.ends_with('/') || name == "." || name.is_empty());
+    if files.from.ends_with('/') && !is_folder {
+        return Err(StepError::recipe("from", &files.from, "is not a folder"));
+    }
+    let to =
+        if files.to.ends_with('/') && !content { format!("{}{name}", files.to) } else { files.to.clone() };
+    let above = to.trim_end_matches('/').rsplit_once('/').map_or("", |(above, _)| above);
+    copy.make_folders(above)?;
+    copy.entry(files.from.trim_end_matches('/'), to.trim_end_matches('/'), true)
+}
+
+/// A path in the recipe's folder: relative, without `..`.
+pub(super) fn check_from(key: &'static str, path: &str) -> Result<(), StepError> {
+    if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(StepError::recipe(key, path, "must be a path inside the recipe's folder, without `..`"));
+    }
+    no_nul(key, path)
+}
+
+fn check_to(path: &str) -> Result<(), StepError> {
+    if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(StepError::recipe("to", path, "must be an absolute path in the image, without `..`"));
+    }
+    no_nul("to", path)
+}
+
+fn no_nul(key: &'static str, path: &str) -> Result<(), StepError> {
+    if path.contains('\0') {
+        return Err(StepError::recipe(key, path, "holds a NUL character"));
+    }
+    Ok(())
+}
+
+fn mode(text: Option<&str>) -> Result<Option<u32>, StepError> {
+    let Some(text) = text.filter(|text| *text != "keep") else {
+        return Ok(None);
+    };
+    let octal = (3..=5).contains(&text.len()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
+    match octal.filter(|mode| *mode <= 0o7777 && !text.starts_with('+')) {
+        Some(mode) => Ok(Some(mode)),
+        None => Err(StepError::recipe("mode", text, "is neither `keep` nor octal digits such as \"0644\"")),
+    }
+}
+
+impl Copy<'_> {
+    /// Copies what is at `from`: a link as it is, but the one that the recipe itself names is followed.
+    fn entry(&self, from: &str, to: &str, named: bool) -> Result<(), StepError> {
+        if self.stop.is_requested() {
+            return Err(StepError::Stopped);
+        }
+        let read = |source| StepError::file("read the recipe's", from, source);
+        let found =
+            if named { self.from.metadata(from) } else { self.from.symlink_metadata(from) }.map_err(read)?;
+        let mode = found.permissions().mode() & 0o7777;
+        if found.is_dir() {
+            self.folder(to, mode)?;
+            for name in self.from.list(from).map_err(read)? {
+                self.entry(&format!("{from}/{name}"), &format!("{to}/{name}"), false)?;
+            }
+            return Ok(());
+        }
+        let written = if found.is_file() {
+            let mut file = self.from.open_file(from).map_err(read)?;
+            self.to.write_from(to, &mut file, self.mode.unwrap_or(mode), Some(self.owner))
+        } else if found.is_symlink() {
+            self.link(&self.from.read_link(from).map_err(read)?, to)
+        } else {
+            let source = io::Error::new(io::ErrorKind::InvalidData, "it is no file, folder or link");
+            return Err(StepError::file("copy the recipe's", from, source));
+        };
+        written.map_err(|source| RootError::file("write", to, source).into())
+    }
+
+    fn link(&self, target: &str, to: &str) -> io::Result<()> {
+        self.to.symlink(target, to)?;
+        let (folder, name) = self.to.parent(to)?;
+        let (user, group) = self.ids();
+        Ok(rustix::fs::chownat(&folder, &*name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// The folders above what is copied: those that are not there are root's and 0755.
+    fn make_folders(&self, path: &str) -> Result<(), StepError> {
+        let mut so_far = String::new();
+        for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+            so_far.push('/');
+            so_far.push_str(part);
+            self.make_folder(&so_far, 0o755, (0, 0))?;
+        }
+        Ok(())
+    }
+
+    /// A folder that is copied. One that is there keeps its mode and owner: `rootfs/etc` is not meant to change /etc.
+    fn folder(&self, path: &str, mode: u32) -> Result<(), StepError> {
+        // With a mode for files, a folder may be entered by whoever may read it.
+        let mode = self.mode.map_or(mode, |mode| mode | (mode & 0o444) >> 2);
+        self.make_folder(path, mode, self.owner)
+    }
+
+    fn make_folder(&self, path: &str, mode: u32, owner: (u32, u32)) -> Result<(), StepError> {
+        let make = || -> io::Result<()> {
+            // A link to a folder counts as one: /lib is a link in today's distributions.
+            match self.to.metadata(path) {
+                Ok(found) if found.is_dir() => return Ok(()),
+                Ok(_) => {
+                    return Err(io::Error::new(io::ErrorKind::NotADirectory, "something else is there"));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            let (folder, name) = self.to.parent(path)?;
+            rustix::fs::mkdirat(&folder, &*name, Mode::from_raw_mode(0o700))?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = File::from(rustix::fs::openat(&folder, &*name, flags, Mode::empty())?);
+            rustix::fs::fchown(&made, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+            Ok(rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?)
+        };
+        // The root itself is always there.
+        if path.is_empty() {
+            return Ok(());
+        }
+        make().map_err(|source| RootError::file("make the folder", path, source).into())
+    }
+
+    fn ids(&self) -> (Uid, Gid) {
+        (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_keep_or_octal() {
+        assert_eq!(mode(None).unwrap(), None);
+        assert_eq!(mode(Some("keep")).unwrap(), None);
+        assert_eq!(mode(Some("0644")).unwrap(), Some(0o644));
+        assert_eq!(mode(Some("4755")).unwrap(), Some(0o4755));
+        for wrong in ["", "644 ", "0899", "+644", "u+x", "77777", "6"] {
+            assert!(mode(Some(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn paths_stay_where_they_belong() {
+        for wrong in ["", "/etc/passwd", "../x", "a/../../x", "a\0b"] {
+            assert!(check_from("from", wrong).is_err(), "{wrong:?}");
+        }
+        for wrong in ["", "etc", "/../x", "/a/..", "/a\0b"] {
+            assert!(check_to(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `packages`: installs packages by name or from files of the recipe's folder, with what they depend on, and removes
+//! packages.
+
+use std::path::Path;
+
+use super::attempt::Attempt;
+use super::{StepError, apt};
+use crate::host::glob;
+use crate::host::root_dir::RootDir;
+use crate::provision::root::RootError;
+use crate::recipe::Packages;
+
+/// In memory: /tmp is a tmpfs while steps run. Not below /run/bakehouse, which apt's own user may not enter.
+const FILES: &str = "/tmp/bakehouse-packages";
+
+pub(super) async fn run(attempt: &Attempt<'_>, packages: &Packages) -> Result<(), StepError> {
+    apt::needed(attempt)?;
+    for (key, names) in [("install", &packages.install), ("remove", &packages.remove)] {
+        for name in names {
+            check_name(key, name)?;
+        }
+    }
+    let root = attempt.root().dir();
+    let files = copy_files(attempt, &packages.files)?;
+    let result = async {
+        if !packages.install.is_empty() || !files.is_empty() {
+            attempt.session.apt.fetch(attempt).await?;
+            let names = packages.install.iter().chain(&files).map(String::as_str);
+            let command = apt::apt_get(["install", "--"].into_iter().chain(names));
+            attempt.run("apt-get install", command).await?;
+        }
+        if !packages.remove.is_empty() {
+            let names = packages.remove.iter().map(String::as_str);
+            let command = apt::apt_get(["remove", "--"].into_iter().chain(names));
+            attempt.run("apt-get remove", command).await?;
+        }
+        Ok(())
+    };
+    let result = result.await;
+    // They would be gone with the tmpfs; sooner saves its memory.
+    root.remove(FILES).map_err(|source| RootError::file("remove", FILES, source))?;
+    result
+}
+
+/// A name as sources and apt have it: `nginx`, `libc6:arm64`, `nginx=1.22.1-9`, `nginx/bookworm-backports`.
+fn check_name(key: &'static str, name: &str) -> Result<(), StepError> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "+-._:=/~*?^".contains(c);
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fine) {
+        return Ok(());
+    }
+    Err(StepError::recipe(key, name, "is not a package's name"))
+}
+
+/// Copies the package files into the root's memory and gives their paths there.
+fn copy_files(attempt: &Attempt<'_>, patterns: &[String]) -> Result<Vec<String>, StepError> {
+    let folder = &attempt.context().recipe_dir;
+    let recipe = RootDir::open(folder).map_err(|source| {
+        StepError::file("open the recipe's folder", &folder.display().to_string(), source)
+    })?;
+    let root = attempt.root().dir();
+    let mut paths: Vec<String> = Vec::new();
+    for pattern in patterns {
+        super::files::check_from("files", pattern)?;
+        let found =
+            glob::expand(&recipe, pattern).map_err(|source| StepError::file("look for", pattern, source))?;
+        if found.is_empty() {
+            return Err(StepError::recipe("files", pattern, "fits no file in the recipe's folder"));
+        }
+        for from in found {
+            let name = from.rsplit('/').next().unwrap_or_default();
+            if Path::new(name).extension().is_none_or(|extension| extension != "deb") {
+                return Err(StepError::recipe("files", &from, "is not a .deb file"));
+            }
+            let to = format!("{FILES}/{name}");
+            if paths.contains(&to) {
+                continue;
+            }
+            let mut file = recipe
+                .open_file(&from)
+                .map_err(|source| StepError::file("open", from.trim_start_matches('/'), source))?;
+            root.make_dirs(FILES, 0o755)
+                .and_then(|()| root.write_from(&to, &mut file, 0o644, None))
+                .map_err(|source| RootError::file("write", &to, source))?;
+            paths.push(to);
+        }
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_no_option_and_no_path() {
+        for name in ["nginx", "libc6:arm64", "g++", "nginx=1.22.1-9~deb12u1", "a/b-backports", "php*"] {
+            check_name("install", name).unwrap();
+        }
+        for name in ["", "-o", "--allow-unauthenticated", "./a.deb", "/a.deb", "a b", "a;b", "é"] {
+            assert!(check_name("install", name).is_err(), "{name}");
+        }
+    }
+}

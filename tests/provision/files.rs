@@ -1,0 +1,114 @@
+//! Files steps: modes, owners, links, and paths that try to leave.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::roots::{Recipe, chain, enter, small};
+use crate::gate;
+
+fn mode_and_owner(path: &Path) -> (u32, u32, u32) {
+    let meta = std::fs::symlink_metadata(path).unwrap();
+    (meta.mode() & 0o7777, meta.uid(), meta.gid())
+}
+
+#[tokio::test]
+async fn folders_and_files_arrive_with_their_modes_links_and_owners() {
+    if !gate::has_root(&["unshare"]) {
+        return;
+    }
+    let dir = small().await;
+    let at = |path: &str| dir.path().join(path);
+    let root = enter(dir.path()).await;
+    let recipe = Recipe::new();
+    recipe.write("rootfs/etc/app/app.conf", "a=1\n");
+    recipe.write("rootfs/usr/local/bin/app", "#!/bin/sh\n");
+    recipe.write("rootfs/lib/app/data", "d");
+    recipe.write("one.txt", "one");
+    let from = recipe.folder.path();
+    for (path, mode) in [
+        ("rootfs/usr/local/bin/app", 0o4755),
+        ("rootfs/etc", 0o700),
+        ("rootfs/etc/app", 0o750),
+        ("one.txt", 0o640),
+    ] {
+        std::fs::set_permissions(from.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    symlink("/nowhere/at/all", from.join("rootfs/etc/app/link")).unwrap();
+    std::os::unix::fs::chown(from.join("one.txt"), Some(12), Some(12)).unwrap();
+    let etc = mode_and_owner(&at("etc"));
+
+    let steps = json!([
+        {"files": {"from": "rootfs/", "to": "/"}},
+        {"files": {"from": "rootfs/etc/app", "to": "/opt/", "owner": "app", "mode": "0640"}},
+        {"files": {"from": "rootfs/etc/app", "to": "/opt/renamed", "owner": "app:web"}},
+        {"files": {"from": "one.txt", "to": "/srv/deep/"}},
+        {"files": {"from": "one.txt", "to": "/srv/two.txt", "owner": "7:8"}},
+    ]);
+    recipe.run(&root, steps).await.unwrap();
+    root.leave().await.unwrap();
+
+    assert_eq!(mode_and_owner(&at("etc")), etc, "a folder that is there stays as it is");
+    assert_eq!(mode_and_owner(&at("etc/app")), (0o750, 0, 0));
+    assert_eq!(mode_and_owner(&at("usr/local/bin/app")), (0o4755, 0, 0));
+    assert_eq!(std::fs::read_link(at("etc/app/link")).unwrap(), Path::new("/nowhere/at/all"));
+    // /lib is a link to usr/lib in the root and stays one.
+    assert_eq!(std::fs::read_to_string(at("usr/lib/app/data")).unwrap(), "d");
+    assert!(std::fs::symlink_metadata(at("lib")).unwrap().is_symlink());
+    assert_eq!(mode_and_owner(&at("opt")), (0o755, 0, 0));
+    assert_eq!(mode_and_owner(&at("opt/app")), (0o750, 990, 991));
+    assert_eq!(mode_and_owner(&at("opt/app/app.conf")), (0o640, 990, 991));
+    let renamed = mode_and_owner(&at("opt/renamed/app.conf"));
+    assert_eq!((renamed.1, renamed.2), (990, 33));
+    assert_eq!(mode_and_owner(&at("opt/renamed/link")).2, 33);
+    assert_eq!(mode_and_owner(&at("srv/deep/one.txt")), (0o640, 0, 0));
+    assert_eq!(mode_and_owner(&at("srv/two.txt")), (0o640, 7, 8));
+}
+
+#[tokio::test]
+async fn no_path_and_no_link_leads_out_of_either_folder() {
+    if !gate::has_root(&["unshare"]) {
+        return;
+    }
+    let outer = tempfile::tempdir().unwrap();
+    std::fs::write(outer.path().join("secret"), "host's").unwrap();
+    let dir = small().await;
+    // The root's own link to a folder of the host.
+    symlink(outer.path(), dir.path().join("srv")).unwrap();
+    symlink(outer.path().join("secret"), dir.path().join("etc/leads-out")).unwrap();
+    let root = enter(dir.path()).await;
+    let recipe = Recipe::new();
+    recipe.write("file", "new");
+    symlink(outer.path().join("secret"), recipe.folder.path().join("leads-out")).unwrap();
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        recipe.folder.path().join("fifo"),
+        rustix::fs::Mode::from_raw_mode(0o600),
+    )
+    .unwrap();
+    for (files, word) in [
+        (json!({"from": "../file", "to": "/x"}), "inside the recipe's folder"),
+        (json!({"from": "/etc/passwd", "to": "/x"}), "inside the recipe's folder"),
+        (json!({"from": "leads-out", "to": "/x"}), "cannot read"),
+        (json!({"from": "nowhere", "to": "/x"}), "cannot read"),
+        (json!({"from": "fifo", "to": "/x"}), "no file, folder or link"),
+        (json!({"from": "file", "to": "x"}), "absolute path in the image"),
+        (json!({"from": "file", "to": "/a/../../x"}), "absolute path in the image"),
+        (json!({"from": "file", "to": "/srv/x"}), "in the root"),
+        (json!({"from": "file/", "to": "/x"}), "cannot read"),
+        (json!({"from": "file", "to": "/x", "owner": "nobody-here"}), "no user `nobody-here`"),
+        (json!({"from": "file", "to": "/x", "mode": "rw"}), "octal"),
+        (json!({"from": "file", "to": "/usr"}), "cannot write"),
+    ] {
+        let text = chain(&recipe.run(&root, json!([{"files": files}])).await.unwrap_err());
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    // A link in a file's place is replaced, not written through.
+    recipe.run(&root, json!([{"files": {"from": "file", "to": "/etc/leads-out"}}])).await.unwrap();
+    root.leave().await.unwrap();
+    assert_eq!(std::fs::read_to_string(outer.path().join("secret")).unwrap(), "host's");
+    assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1);
+    assert_eq!(std::fs::read_to_string(dir.path().join("etc/leads-out")).unwrap(), "new");
+    assert!(!dir.path().join("x").exists());
+}
