@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod acceptance;
+mod bake;
 mod conformance;
 mod disk;
 mod gate;
+mod layout;
 mod provision;
+mod recipes;
 mod store;

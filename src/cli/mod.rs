@@ -1,8 +1,101 @@
-//! The command line: one file per verb. The only place that picks a cloud, reads the environment and ends the process.
+//! The command line: one file per verb. The only place that picks a cloud, reads the environment, prints and decides
+//! how the process ends.
+
+mod bake;
+mod boot;
+mod exit;
+mod export;
+mod images;
+mod keep_root;
+mod metadata;
+mod plan;
+mod session;
+mod shell;
+mod test;
+mod throw_away;
+
+pub mod init;
+pub mod schema;
+pub mod validate;
 
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+
+use exit::Failure;
+use session::Global;
+
+/// Bakes machine images without an instance, and the same images on a laptop.
+///
+/// Exit codes: 0 done; 2 the input is wrong; 3 failed, everything cleaned up; 4 failed, something is left behind
+/// (listed); 5 not allowed; 6 checks failed; 75 the cloud is unavailable, try again; 130/143 interrupted.
+#[derive(Parser, Debug)]
+#[command(name = "bakehouse", version, max_term_width = 100)]
+struct Args {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Init(init::Args),
+    Validate(validate::Args),
+    Plan(plan::Args),
+    Schema(schema::Args),
+    Bake(bake::Args),
+    Test(test::Args),
+    Images(images::Args),
+    Boot(boot::Args),
+    Shell(shell::Args),
+    Export(export::Args),
+    #[command(hide = true)]
+    Metadata(metadata::Args),
+    #[command(hide = true)]
+    KeepRoot(keep_root::Args),
+}
+
+/// Parses, runs and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version come as "errors" too, with the code 0. Nobody is left to tell if printing fails.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let result = match args.verb {
+        Verb::Init(verb) => init::run(&verb),
+        Verb::Validate(verb) => validate::run(&verb, &args.global),
+        Verb::Plan(verb) => plan::run(&verb, &args.global),
+        Verb::Schema(verb) => schema::run(&verb),
+        Verb::Bake(verb) => bake::run(&verb, &args.global),
+        Verb::Test(verb) => test::run(&verb, &args.global),
+        Verb::Images(verb) => images::run(&verb, &args.global),
+        Verb::Boot(verb) => boot::run(&verb, &args.global),
+        Verb::Shell(verb) => shell::run(&verb, &args.global),
+        Verb::Export(verb) => export::run(&verb, &args.global),
+        Verb::Metadata(verb) => metadata::run(&verb),
+        Verb::KeepRoot(verb) => keep_root::run(&verb),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let failure = Failure::from(error);
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Prints a result on standard output. A reader that went away is no failure of ours.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }

@@ -1,1 +1,9 @@
-//! What comes out: names, registration and the record.
+//! What comes out of a bake: the registered image and the record, `image.json`, that passes from stage to stage.
+
+mod record;
+mod register;
+mod sbom;
+
+pub use record::{BaseRecord, Disk, FORMAT, ImagePlace, Record, RecordError, TestRecord, environment};
+pub use register::{RegisterCause, RegisterError, register};
+pub use sbom::cyclonedx;

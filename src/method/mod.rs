@@ -1,1 +1,148 @@
-//! How the bytes come to be.
+//! How the bytes come to be: from a plan to a completed snapshot. One file per method.
+
+mod change;
+mod direct;
+pub mod keep;
+mod scratch;
+mod store;
+mod work;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+pub use work::{WorkDir, WorkError};
+
+use crate::cloud::{Cloud, CloudError, SnapshotId};
+use crate::disk::boot_check::BootCheckError;
+use crate::disk::boot_config::BootConfigError;
+use crate::disk::format::FormatError;
+use crate::disk::grow::GrowError;
+use crate::disk::ids::IdsError;
+use crate::disk::layout::LayoutError;
+use crate::disk::sparse::SparseError;
+use crate::disk::tree::TreeError;
+use crate::disk::{BlockMap, TransferError};
+use crate::host::exec::ExecError;
+use crate::host::stop::Stop;
+use crate::ledger::Left;
+use crate::plan::{MethodKind, Plan};
+use crate::provision::{InstalledError, InstalledPackage, RootError, SealError, StepFailed};
+use crate::report::{Reporter, Timing};
+
+/// What a bake works with.
+#[derive(Debug)]
+pub struct Bench {
+    pub cloud: Cloud,
+    pub work: WorkDir,
+    /// The recipe's folder: what `files` and the like are relative to.
+    pub recipe_dir: PathBuf,
+    pub reporter: Reporter,
+    pub stop: Stop,
+    /// The step to begin at (from 0) on a root that an earlier bake left; `None` for a new bake.
+    pub resume: Option<usize>,
+    /// The environment in which Bakehouse runs: steps take secrets and credentials from it, and inherit nothing.
+    pub environment: BTreeMap<String, String>,
+    /// That the root is kept where a step fails.
+    pub keep: Option<keep::Wish>,
+}
+
+/// A finished disk in the cloud, not registered yet.
+#[derive(Clone, Debug)]
+pub struct Baked {
+    pub snapshot: SnapshotId,
+    pub map: BlockMap,
+    /// Blocks that were put.
+    pub changed: u64,
+    pub packages: Vec<InstalledPackage>,
+    pub timings: Vec<Timing>,
+    /// `debian`, `ubuntu`; empty where the root does not say.
+    pub distribution: String,
+}
+
+#[async_trait]
+pub trait Method: Send + Sync {
+    /// Bakes. On an error nothing of this bake is left in the cloud but what the error says.
+    async fn bake(&self, plan: &Plan, bench: &Bench) -> Result<Baked, BakeError>;
+}
+
+/// The method that a plan names.
+#[must_use]
+pub fn of(kind: MethodKind) -> &'static dyn Method {
+    match kind {
+        MethodKind::Direct => &direct::Direct,
+        MethodKind::Scratch => &scratch::ScratchMethod,
+    }
+}
+
+/// Why a bake failed, and what it left in the cloud.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct BakeError {
+    #[source]
+    pub cause: BakeCause,
+    pub left: Left,
+}
+
+impl<T: Into<BakeCause>> From<T> for BakeError {
+    fn from(cause: T) -> Self {
+        Self { cause: cause.into(), left: Left::Nothing }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BakeCause {
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error(transparent)]
+    Sparse(#[from] SparseError),
+    #[error(transparent)]
+    Ids(#[from] IdsError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    Grow(#[from] GrowError),
+    #[error(transparent)]
+    BootConfig(#[from] BootConfigError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error(transparent)]
+    BootCheck(#[from] BootCheckError),
+    #[error(transparent)]
+    Root(#[from] RootError),
+    #[error(transparent)]
+    Step(#[from] StepFailed),
+    #[error(
+        "{}\nthe root is kept until {until}:\n  look into it   bakehouse shell {bake}\n  go on with it  bakehouse bake --finish {bake}\n  drop it        bakehouse bake --drop {bake}",
+        told(step)
+    )]
+    Kept { step: Box<StepFailed>, bake: String, until: jiff::Timestamp },
+    #[error(transparent)]
+    Installed(#[from] InstalledError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    #[error(transparent)]
+    Work(#[from] WorkError),
+    #[error("cannot use {}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{what}")]
+    Other { what: String },
+}
+
+/// A failed step with its cause: the text goes on after it, so the chain cannot say it.
+fn told(step: &StepFailed) -> String {
+    let mut text = step.to_string();
+    let mut cause = std::error::Error::source(step);
+    while let Some(current) = cause {
+        text = format!("{text}: {current}");
+        cause = current.source();
+    }
+    text
+}

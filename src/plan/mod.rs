@@ -1,1 +1,359 @@
-//! Recipe and facts become a plan.
+//! Recipe and facts become a plan: what will happen, and why this method. [`make`] is pure; [`facts`] looks up what it
+//! needs and changes nothing.
+
+mod explain;
+pub mod facts;
+mod inputs;
+mod name;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub use facts::{BaseFacts, Facts, FactsError, Source};
+pub use inputs::{InputsError, digest_of_inputs};
+use jiff::Timestamp;
+pub use name::NameError;
+use serde::{Deserialize, Serialize};
+
+use crate::cloud::{
+    Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageId, Place,
+    SnapshotId, Tags,
+};
+use crate::recipe::{BootTest, Check, Imds, MethodChoice, Recipe, Scratch, Seal, Step};
+
+/// The name that a plan's root volume has where the base does not give one: Debian's and Amazon Linux's.
+const ROOT_DEVICE: &str = "/dev/xvda";
+
+/// What every tag of ours begins with.
+pub const TAG_PREFIX: &str = "bakehouse:";
+
+/// How the bytes come to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MethodKind {
+    /// The base's blocks are read, changed in place, and only the changed ones stored.
+    Direct,
+    /// A new disk without a parent; all of its blocks are stored.
+    Scratch,
+}
+
+impl MethodKind {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Scratch => "scratch",
+        }
+    }
+}
+
+/// What the image is made from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BasePlan {
+    /// A distribution's packages on an empty disk.
+    Scratch(Scratch),
+    /// A disk in the recipe's folder.
+    File { path: PathBuf, format: DiskFormat },
+    /// An image of this place.
+    Image { id: ImageId, name: String, snapshot: SnapshotId, size: u32, lineage: Vec<ImageId> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskFormat {
+    Raw,
+    Qcow2,
+}
+
+/// What will happen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    pub bake: String,
+    pub place: Place,
+    pub family: String,
+    pub image_name: String,
+    pub description: String,
+    pub base: BasePlan,
+    pub method: MethodKind,
+    pub why: String,
+    pub steps: Vec<Step>,
+    pub seal: Seal,
+    pub checks: Vec<Check>,
+    pub boot: BootTest,
+    /// GiB of the root volume; `None`: as large as its snapshot.
+    pub size: Option<u32>,
+    /// The root volume's snapshot is filled in when it exists.
+    pub attributes: ImageAttributes,
+    pub tags: Tags,
+    pub source: Source,
+    pub inputs: BTreeMap<String, String>,
+    /// One digest over the recipe as resolved, the base and all inputs: what an unchanged bake is known by.
+    pub fingerprint: String,
+    pub warnings: Vec<String>,
+    pub created: Timestamp,
+}
+
+impl Plan {
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        self.attributes.architecture
+    }
+
+    /// What a step is called in output, records and errors.
+    #[must_use]
+    pub fn base_id(&self) -> Option<&ImageId> {
+        match &self.base {
+            BasePlan::Image { id, .. } => Some(id),
+            BasePlan::Scratch(_) | BasePlan::File { .. } => None,
+        }
+    }
+
+    /// The tags of everything that this bake creates, until the image is registered: with when they expire.
+    #[must_use]
+    pub fn temporary_tags(&self) -> Tags {
+        let mut tags = self.tags.clone();
+        tags.insert(tag("expires"), (self.created + LIFETIME).to_string());
+        tags
+    }
+}
+
+/// After this long, what a bake left half-made may be swept. A bake takes minutes; CodePipeline ends a build after 8 h.
+const LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(12);
+
+/// `bakehouse:NAME`.
+#[must_use]
+pub fn tag(name: &str) -> String {
+    format!("{TAG_PREFIX}{name}")
+}
+
+/// Resolves a recipe.
+///
+/// # Errors
+/// [`PlanError`]: what the recipe wants and this place, base or host cannot give.
+pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
+    let architecture = architecture(recipe, facts)?;
+    let mut warnings = facts.warnings.clone();
+    let (base, method, why) = base_and_method(recipe, facts)?;
+    let size = recipe.disk.size.map(crate::recipe::Size::gib);
+    let attributes = attributes(recipe, facts, architecture, size)?;
+    if recipe.disk.encrypt.is_some() && facts.place.partition == crate::cloud::Partition::local() {
+        warnings.push(
+            "disk.encrypt has no effect here: the local cloud has no keys and does not encrypt".to_owned(),
+        );
+    }
+    let image_name = name::render(recipe, architecture, facts)?;
+    if facts.names_taken.contains(&image_name) {
+        return Err(PlanError::NameTaken { name: image_name, place: facts.place.clone() });
+    }
+    let fingerprint = inputs::fingerprint(recipe, facts);
+    let mut tags: Tags = recipe.image.tags.clone();
+    tags.extend([
+        ("Name".to_owned(), tags.get("Name").cloned().unwrap_or_else(|| image_name.clone())),
+        (tag("bake"), facts.bake.clone()),
+        (tag("stage"), "bake".to_owned()),
+        (tag("family"), recipe.name.clone()),
+        (tag("architecture"), architecture.to_string()),
+        (tag("fingerprint"), fingerprint.clone()),
+    ]);
+    if let BasePlan::Image { id, .. } = &base {
+        tags.insert(tag("base"), id.to_string());
+    }
+    if let Some(commit) = &facts.source.commit {
+        tags.insert(tag("commit"), commit.clone());
+    }
+    if let Some(execution) = &facts.source.pipeline_execution {
+        tags.insert(tag("pipeline-execution"), execution.clone());
+    }
+    Ok(Plan {
+        bake: facts.bake.clone(),
+        place: facts.place.clone(),
+        family: recipe.name.clone(),
+        description: recipe.image.description.clone().unwrap_or_else(|| default_description(recipe, &base)),
+        image_name,
+        base,
+        method,
+        why,
+        steps: recipe.provision.clone(),
+        seal: recipe.seal.clone(),
+        checks: recipe.checks.clone(),
+        boot: recipe.boot.clone(),
+        size,
+        attributes,
+        tags,
+        source: facts.source.clone(),
+        inputs: facts.inputs.clone(),
+        fingerprint,
+        warnings,
+        created: facts.now,
+    })
+}
+
+fn architecture(recipe: &Recipe, facts: &Facts) -> Result<Architecture, PlanError> {
+    let wanted = recipe.architecture.all();
+    let host = facts.host;
+    if wanted.contains(&host) {
+        return Ok(host);
+    }
+    let wanted = wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    Err(PlanError::OtherArchitecture { wanted, host })
+}
+
+fn base_and_method(recipe: &Recipe, facts: &Facts) -> Result<(BasePlan, MethodKind, String), PlanError> {
+    let choice = recipe.method;
+    match &facts.base {
+        BaseFacts::Scratch(scratch) => {
+            refuse(choice, MethodChoice::Direct, "a base from scratch has no blocks to start from")?;
+            let why = "the base is a distribution's packages, so there is no image to start from";
+            Ok((BasePlan::Scratch(scratch.clone()), MethodKind::Scratch, why.to_owned()))
+        }
+        BaseFacts::File { path, format } => {
+            refuse(choice, MethodChoice::Direct, "a disk file has no snapshot that could be a parent")?;
+            let why =
+                "the base is a disk file, so there is no snapshot to be a parent and all blocks are stored";
+            Ok((BasePlan::File { path: path.clone(), format: *format }, MethodKind::Scratch, why.to_owned()))
+        }
+        BaseFacts::Image { image, lineage } => {
+            refuse(choice, MethodChoice::Scratch, "a base that is an image is changed in place")?;
+            takes_direct(image)?;
+            let (disk, snapshot) =
+                image.root().ok_or_else(|| PlanError::NoRootVolume { image: image.id.clone() })?;
+            let base = BasePlan::Image {
+                id: image.id.clone(),
+                name: image.name.clone(),
+                snapshot: snapshot.clone(),
+                size: disk.size,
+                lineage: lineage.clone(),
+            };
+            let why = "the base is a Linux image without billing codes whose snapshot is in this account";
+            Ok((base, MethodKind::Direct, why.to_owned()))
+        }
+    }
+}
+
+fn refuse(choice: MethodChoice, wrong: MethodChoice, why: &str) -> Result<(), PlanError> {
+    if choice == wrong {
+        let method = if wrong == MethodChoice::Direct { "direct" } else { "scratch" };
+        return Err(PlanError::WrongMethod { method, why: why.to_owned() });
+    }
+    Ok(())
+}
+
+/// Registering from a snapshot drops billing codes (aws-sdk's RegisterImage documentation): such bases are not for us.
+fn takes_direct(image: &Image) -> Result<(), PlanError> {
+    let refused = |why: String| Err(PlanError::NotDirect { image: image.id.clone(), why });
+    if image.usage_operation != "RunInstances" {
+        return refused(format!(
+            "its usage operation is {}, a billing code that registering drops",
+            image.usage_operation
+        ));
+    }
+    if image.platform != "Linux/UNIX" {
+        return refused(format!("its platform is {}", image.platform));
+    }
+    if !image.product_codes.is_empty() {
+        return refused(format!("it has product codes ({})", image.product_codes.join(", ")));
+    }
+    Ok(())
+}
+
+fn attributes(
+    recipe: &Recipe,
+    facts: &Facts,
+    architecture: Architecture,
+    size: Option<u32>,
+) -> Result<ImageAttributes, PlanError> {
+    let output = &recipe.image;
+    match &facts.base {
+        BaseFacts::Image { image, .. } => {
+            let mut attributes = image.attributes.clone();
+            if attributes.architecture != architecture {
+                return Err(PlanError::BaseArchitecture {
+                    image: image.id.clone(),
+                    base: attributes.architecture,
+                    wanted: architecture,
+                });
+            }
+            if let Some(mode) = output.boot_mode {
+                attributes.boot_mode = Some(mode);
+            }
+            if let Some(imds) = output.imds {
+                if attributes.imds_v2 && imds == Imds::Optional {
+                    return Err(PlanError::ImdsIrreversible { image: image.id.clone() });
+                }
+                attributes.imds_v2 = imds == Imds::Required;
+            }
+            if let Some((root, _)) = image.root()
+                && let Some(size) = size
+                && size < root.size
+            {
+                return Err(PlanError::TooSmall { image: image.id.clone(), base: root.size, wanted: size });
+            }
+            Ok(attributes)
+        }
+        BaseFacts::Scratch(_) | BaseFacts::File { .. } => Ok(ImageAttributes {
+            architecture,
+            boot_mode: Some(output.boot_mode.unwrap_or(BootMode::UefiPreferred)),
+            ena: true,
+            sriov: Some("simple".to_owned()),
+            imds_v2: output.imds != Some(Imds::Optional),
+            tpm: false,
+            uefi_data: None,
+            root_device: ROOT_DEVICE.to_owned(),
+            devices: vec![BlockDevice {
+                name: ROOT_DEVICE.to_owned(),
+                ebs: Some(EbsDisk {
+                    snapshot: None,
+                    size: size.unwrap_or(1),
+                    kind: DiskType::Gp3,
+                    iops: None,
+                    throughput: None,
+                    delete_on_termination: true,
+                }),
+                virtual_name: None,
+            }],
+        }),
+    }
+}
+
+fn default_description(recipe: &Recipe, base: &BasePlan) -> String {
+    let on = match base {
+        BasePlan::Scratch(scratch) => format!("{:?} {}", scratch.distribution, scratch.suite),
+        BasePlan::File { path, .. } => path.display().to_string(),
+        BasePlan::Image { name, .. } => name.clone(),
+    };
+    format!("{} on {on}, baked by Bakehouse", recipe.name)
+}
+
+/// Why a recipe cannot be carried out here.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error(
+        "architecture: the recipe wants {wanted} and this host is {host}; run the bake on a host of that architecture"
+    )]
+    OtherArchitecture { wanted: String, host: Architecture },
+    #[error("base: {image} is {base} and the recipe wants {wanted}; name a base of the same architecture")]
+    BaseArchitecture { image: ImageId, base: Architecture, wanted: Architecture },
+    #[error("method: {method} cannot be used: {why}; leave `method` out")]
+    WrongMethod { method: &'static str, why: String },
+    #[error("base: {image} cannot be baked by the direct method: {why}; name a plain Linux image")]
+    NotDirect { image: ImageId, why: String },
+    #[error("base: {image} has no root volume with a snapshot")]
+    NoRootVolume { image: ImageId },
+    #[error(
+        "disk.size: {image} has a root volume of {base} GiB, which cannot shrink to {wanted} GiB; leave `size` out"
+    )]
+    TooSmall { image: ImageId, base: u32, wanted: u32 },
+    #[error("image.imds: {image} requires IMDSv2, which cannot be undone; leave `imds` out")]
+    ImdsIrreversible { image: ImageId },
+    #[error(
+        "image.name: an image called `{name}` exists in {place}; put {{date}} into the name, or delete that image"
+    )]
+    NameTaken { name: String, place: Place },
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+#[cfg(test)]
+mod tests;

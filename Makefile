@@ -1,0 +1,47 @@
+# The two commands of the README, and what maintainers need. Every target says what it does and is quiet about the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=PATH,HOME,XDG_DATA_HOME)
+BIN := target/release/bakehouse
+# Where the images of `make bake` go: the local cloud's store.
+STORE ?= $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/bakehouse
+QUICKSTART := examples/quickstart
+
+.PHONY: help bake test build packages lint schema
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+bake: packages build ## bake examples/quickstart on this machine and boot the result
+	@echo "==> os-base: Debian from its packages (about two minutes; later runs find it unchanged)"
+	@$(SUDO) $(BIN) bake --local=$(STORE) $(QUICKSTART)/os-base >/dev/null
+	@echo "==> web: nginx on top of it, only the changed blocks stored"
+	@$(SUDO) $(BIN) bake --local=$(STORE) --fresh $(QUICKSTART)/web >/dev/null
+	@echo "==> checking and booting it"
+	@$(SUDO) $(BIN) test --local=$(STORE) $(QUICKSTART)/web/bakehouse-out/image.json
+	@echo
+	@echo "Baked, checked and booted: $$(. $(QUICKSTART)/web/bakehouse-out/bakehouse.env; echo "$$AMI_NAME ($$AMI_ID)")"
+	@echo "  record   $(QUICKSTART)/web/bakehouse-out/image.json"
+	@echo "  next     $(strip $(SUDO) $(BIN)) boot --local=$(STORE) $$(. $(QUICKSTART)/web/bakehouse-out/bakehouse.env; echo "$$AMI_ID")"
+
+build: ## build the local-only binary (no AWS SDK)
+	@echo "==> building $(BIN)"
+	@command -v cargo >/dev/null || { echo "error: cargo is not installed; install Rust (https://rustup.rs)" >&2; exit 1; }
+	@cargo build --release --no-default-features --quiet
+
+packages: ## install the system packages that bakes and tests need
+	@scripts/install-packages
+
+test: packages ## install what the tests need and run all of them
+	@scripts/test
+
+lint: ## formatting and lints, both feature sets
+	@cargo fmt --check
+	@cargo clippy --quiet --no-default-features --all-targets -- -D warnings
+	@cargo clippy --quiet --all-targets -- -D warnings
+
+schema: ## write docs/bake.schema.json and the tests' snapshots anew
+	@BAKEHOUSE_UPDATE=1 INSTA_UPDATE=always cargo test --quiet --no-default-features schema recipes

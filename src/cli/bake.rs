@@ -1,0 +1,223 @@
+//! `bakehouse bake`: from a recipe to a registered image and its record.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::exit::{Failure, chain};
+use super::plan::{RecipeArgs, make};
+use super::print;
+use super::session::{self, Global, Mounts, Session};
+use crate::cloud::{ErrorKind, ImageQuery, ImageState, retrying};
+use crate::disk::BlockMap;
+use crate::image::{self, Record, cyclonedx, environment};
+use crate::ledger::Left;
+use crate::method::{self, BakeCause, Baked, Bench, WorkDir, keep};
+use crate::plan::Plan;
+use crate::recipe::Span;
+use crate::report::JsonLines;
+
+/// Bake the image that a recipe describes.
+///
+/// Where OUT/image.json is the record of an image that was baked from exactly this recipe, base and inputs, and that
+/// image still exists, nothing is baked and that record is the result; --fresh bakes anyway.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Bake though nothing changed.
+    #[arg(long)]
+    fresh: bool,
+    /// Show the plan and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// What becomes of the root when a step fails.
+    #[arg(long, value_enum, default_value = "clean", env = "BAKEHOUSE_ON_FAILURE")]
+    on_failure: OnFailure,
+    /// How long a root that is kept stays.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = Span::parse)]
+    keep_for: Span,
+    /// Go on with a bake whose root was kept, at the step that failed.
+    #[arg(long, value_name = "BAKE", conflicts_with_all = ["drop", "fresh", "dry_run"])]
+    finish: Option<String>,
+    /// Drop the root of a bake that was kept.
+    #[arg(long, value_name = "BAKE")]
+    drop: Option<String>,
+}
+
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum OnFailure {
+    /// Everything is cleaned up.
+    Clean,
+    /// The root stays mounted for a while: to look, to repair, to go on.
+    Keep,
+}
+
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    if let Some(bake) = &args.drop {
+        return Ok(keep::drop_root(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?);
+    }
+    if let Some(bake) = &args.finish {
+        let kept = keep::take_over(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
+        return session::run(global, Mounts::Yes, |session| async move {
+            let baking = Baking { session, global, args, recipe_dir: kept.recipe_dir, recipe: kept.recipe };
+            baking.bake(kept.plan, kept.out, Some(kept.step)).await
+        });
+    }
+    let loaded = args.recipe.load()?;
+    let mounts = if args.dry_run { Mounts::No } else { Mounts::Yes };
+    session::run(global, mounts, |session| async move {
+        let out = global.out(&loaded.dir);
+        let plan = make(&args.recipe, &loaded, &session).await?;
+        if args.dry_run {
+            return print(plan.to_string().trim_end());
+        }
+        if !args.fresh
+            && let Some(record) = unchanged(&plan, &out, &session).await
+        {
+            session.reporter.note(format!(
+                "nothing changed since {} was baked on {}; --fresh bakes anyway",
+                record.name, record.created
+            ));
+            return tell(&record, &out, global);
+        }
+        let baking =
+            Baking { session, global, args, recipe_dir: loaded.dir.clone(), recipe: loaded.digest.hex() };
+        baking.bake(plan, out, None).await
+    })
+}
+
+/// The record of an earlier bake of exactly this, whose image is still there.
+async fn unchanged(plan: &Plan, out: &Path, session: &Session) -> Option<Record> {
+    let record = Record::read(&out.join("image.json")).ok()?;
+    let home = record.home()?;
+    if record.fingerprint != plan.fingerprint || home.place != plan.place {
+        return None;
+    }
+    let query = ImageQuery { ids: vec![home.image.clone()], ..ImageQuery::default() };
+    let found = retrying(&session.stop, || session.cloud.images.find(&query)).await.ok()?;
+    found.iter().any(|image| image.state == ImageState::Available).then_some(record)
+}
+
+struct Baking<'a> {
+    session: Session,
+    global: &'a Global,
+    args: &'a Args,
+    recipe_dir: PathBuf,
+    /// The digest of the recipe's file.
+    recipe: String,
+}
+
+impl Baking<'_> {
+    async fn bake(self, plan: Plan, out: PathBuf, resume: Option<usize>) -> anyhow::Result<()> {
+        let Self { session, global, args, recipe_dir, recipe } = self;
+        std::fs::create_dir_all(&out)
+            .map_err(|error| Failure::Input(format!("--out: cannot make {}: {error}", out.display())))?;
+        let events = File::create(out.join("events.jsonl"))
+            .map_err(|error| Failure::Input(format!("--out: cannot write in {}: {error}", out.display())))?;
+        session.reporter.add_sink(Box::new(JsonLines(events)));
+        session.reporter.note(format!(
+            "{} ({}) by the {} method: {}",
+            plan.image_name,
+            plan.bake,
+            plan.method.as_str(),
+            plan.why
+        ));
+
+        let base = global.work();
+        let work = if resume.is_some() {
+            WorkDir::open(&base, &plan.bake)
+        } else {
+            WorkDir::create(&base, &plan.bake)
+        }?;
+        let keep = (args.on_failure == OnFailure::Keep).then(|| keep::Wish {
+            seconds: args.keep_for.duration().as_secs(),
+            out: out.clone(),
+            recipe: recipe.clone(),
+        });
+        let bench = Bench {
+            cloud: session.cloud.clone(),
+            work,
+            recipe_dir,
+            reporter: session.reporter.clone(),
+            stop: session.stop.clone(),
+            resume,
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            keep,
+        };
+        let baked = method::of(plan.method).bake(&plan, &bench).await;
+        let (reporter, stop) = (bench.reporter.clone(), bench.stop.clone());
+        let baked = match baked {
+            Ok(baked) => baked,
+            Err(error) => {
+                let mut left = error.left;
+                if matches!(error.cause, BakeCause::Kept { .. }) {
+                    left.add(format!("the kept root in {}", bench.work.keep().display()));
+                } else if let Err(error) = bench.work.close() {
+                    left.add(chain(&error));
+                }
+                return Err(match Failure::of(&error.cause, left) {
+                    Failure::Work { message, left } => {
+                        Failure::Work { message: reporter.masked(&message), left }
+                    }
+                    Failure::Unavailable { message, left } => {
+                        Failure::Unavailable { message: reporter.masked(&message), left }
+                    }
+                    other => other,
+                }
+                .into());
+            }
+        };
+        let registered = image::register(&plan, &baked, &recipe, &session.cloud, &stop).await;
+        let closed = bench.work.close();
+        let mut record = registered.map_err(|error| {
+            let mut left = error.left.clone();
+            if let Err(error) = &closed {
+                left.add(chain(error));
+            }
+            match &error.cause {
+                image::RegisterCause::Register(source) if source.kind == ErrorKind::Exists => {
+                    Failure::Input(chain(&error))
+                }
+                _ => Failure::of(&error, left),
+            }
+        })?;
+        // The image is good: what a clean-up could not take away is told, and is no failure.
+        if let Err(error) = closed {
+            session.reporter.warning(chain(&error));
+            record.leftovers.push(chain(&error));
+        }
+        write(&record, &baked, &out)?;
+        tell(&record, &out, global)
+    }
+}
+
+fn write(record: &Record, baked: &Baked, out: &Path) -> anyhow::Result<()> {
+    let failed = |what: &str, error: &(dyn std::error::Error + 'static)| {
+        let image = record.home().map(|home| home.image.to_string()).unwrap_or_default();
+        Failure::Work {
+            message: format!("{image} is registered, but {what} cannot be written: {}", chain(error)),
+            left: Left::These(vec![image]),
+        }
+    };
+    let map: &BlockMap = &baked.map;
+    map.write(&out.join("blocks.map")).map_err(|error| failed("blocks.map", &error))?;
+    let sbom = cyclonedx(record, "deb", &baked.distribution);
+    std::fs::write(out.join("sbom.cdx.json"), format!("{sbom:#}\n"))
+        .map_err(|error| failed("sbom.cdx.json", &error))?;
+    std::fs::write(out.join("bakehouse.env"), environment(record))
+        .map_err(|error| failed("bakehouse.env", &error))?;
+    // Last: who finds a record finds what stands beside it too.
+    Ok(record.write(&out.join("image.json")).map_err(|error| failed("image.json", &error))?)
+}
+
+fn tell(record: &Record, out: &Path, global: &Global) -> anyhow::Result<()> {
+    if global.json {
+        let json = serde_json::to_string_pretty(record)?;
+        return print(&json);
+    }
+    let Some(home) = record.home() else { return Ok(()) };
+    global.reporter().note(format!("record: {}", out.join("image.json").display()));
+    print(home.image.as_str())
+}

@@ -1,0 +1,137 @@
+//! Exit codes. They are contracts: DESIGN.md and README.md list them, and one exhaustive match makes them.
+
+use std::fmt;
+
+use crate::cloud::{CloudError, ErrorKind};
+use crate::host::exec::ExecError;
+use crate::ledger::Left;
+
+/// How a verb ended that did not succeed. Travels inside an `anyhow::Error`; any other error in one is work that failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The user's input is wrong.
+    Input(String),
+    /// The work failed.
+    Work { message: String, left: Left },
+    /// Credentials, permissions, not root.
+    Denied(String),
+    /// Checks of the image failed.
+    Checks(String),
+    /// The cloud is unavailable or throttles: try again.
+    Unavailable { message: String, left: Left },
+    /// A signal ended it.
+    Interrupted { signal: i32, left: Left },
+}
+
+impl Failure {
+    /// The process's exit code.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Input(_) => 2,
+            Self::Work { left: Left::Nothing, .. } => 3,
+            Self::Work { left: Left::These(_), .. }
+            | Self::Unavailable { left: Left::These(_), .. }
+            | Self::Interrupted { left: Left::These(_), .. } => 4,
+            Self::Denied(_) => 5,
+            Self::Checks(_) => 6,
+            Self::Unavailable { left: Left::Nothing, .. } => 75,
+            Self::Interrupted { signal: libc::SIGTERM, left: Left::Nothing } => 143,
+            Self::Interrupted { left: Left::Nothing, .. } => 130,
+        }
+    }
+
+    /// A failure of some work, sorted by what the error's chain holds.
+    #[must_use]
+    pub fn of(error: &(dyn std::error::Error + 'static), left: Left) -> Self {
+        let message = chain(error);
+        let mut cause = Some(error);
+        while let Some(current) = cause {
+            if let Some(cloud) = current.downcast_ref::<CloudError>() {
+                match cloud.kind {
+                    ErrorKind::Denied => return Self::Denied(message),
+                    ErrorKind::Throttled | ErrorKind::Transient => {
+                        return Self::Unavailable { message, left };
+                    }
+                    ErrorKind::NotFound
+                    | ErrorKind::NotYet
+                    | ErrorKind::Exists
+                    | ErrorKind::InUse
+                    | ErrorKind::Quota
+                    | ErrorKind::Invalid
+                    | ErrorKind::Unknown => {}
+                }
+            }
+            if let Some(ExecError::Missing { .. }) = current.downcast_ref::<ExecError>() {
+                return Self::Work { message, left };
+            }
+            cause = current.source();
+        }
+        Self::Work { message, left }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast() {
+            Ok(failure) => failure,
+            Err(error) => Self::of(error.as_ref(), Left::Nothing),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// For a person: what went wrong, and what is left.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(message) | Self::Denied(message) | Self::Checks(message) => f.write_str(message),
+            Self::Work { message, left } => write!(f, "{message}\n{left}"),
+            Self::Unavailable { message, left } => write!(f, "{message}\n{left}; try again"),
+            Self::Interrupted { signal, left } => {
+                let name = if *signal == libc::SIGTERM { "SIGTERM" } else { "SIGINT" };
+                write!(f, "interrupted by {name}; {left}")
+            }
+        }
+    }
+}
+
+/// An error and its causes, `: ` between them; a cause that the text already says is not said again.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        let said = current.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = current.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_its_documented_code() {
+        let some = || Left::These(vec!["snap-1".into()]);
+        let cases = [
+            (Failure::Input(String::new()), 2),
+            (Failure::Work { message: String::new(), left: Left::Nothing }, 3),
+            (Failure::Work { message: String::new(), left: some() }, 4),
+            (Failure::Denied(String::new()), 5),
+            (Failure::Checks(String::new()), 6),
+            (Failure::Unavailable { message: String::new(), left: Left::Nothing }, 75),
+            (Failure::Interrupted { signal: libc::SIGINT, left: Left::Nothing }, 130),
+            (Failure::Interrupted { signal: libc::SIGTERM, left: Left::Nothing }, 143),
+            (Failure::Interrupted { signal: libc::SIGTERM, left: some() }, 4),
+        ];
+        for (failure, code) in cases {
+            assert_eq!(failure.code(), code, "{failure:?}");
+        }
+    }
+}

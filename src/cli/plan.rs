@@ -1,0 +1,111 @@
+//! `bakehouse plan`: what a bake would do, and why. Changes nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::exit::{Failure, chain};
+use super::print;
+use super::session::{self, Global, Mounts, Session};
+use crate::plan::{self, FactsError, Plan, Source};
+use crate::recipe::{self, Loaded};
+
+/// Show what a bake would do, and why.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+}
+
+/// Which recipe, and what fills it in.
+#[derive(clap::Args, Debug, Clone)]
+pub struct RecipeArgs {
+    /// The folder with bake.yml.
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Overrides a variable of the recipe.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub var: Vec<(String, String)>,
+    /// The source's commit, for names and tags [default: CodeBuild's resolved source version].
+    #[arg(long, env = "BAKEHOUSE_COMMIT")]
+    pub commit: Option<String>,
+    /// The pipeline's execution id, for tags and the record.
+    #[arg(long, env = "BAKEHOUSE_PIPELINE_EXECUTION")]
+    pub pipeline_execution: Option<String>,
+}
+
+pub(super) fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl RecipeArgs {
+    /// Reads the recipe; its errors are shown all at once.
+    ///
+    /// # Errors
+    /// [`Failure::Input`]
+    pub fn load(&self) -> anyhow::Result<Loaded> {
+        let vars: BTreeMap<String, String> = self.var.iter().cloned().collect();
+        let options = recipe::LoadOptions { vars, ..recipe::LoadOptions::default() };
+        Ok(recipe::load(&self.dir, &options).map_err(|errors| Failure::Input(chain(&errors)))?)
+    }
+
+    fn source(&self) -> anyhow::Result<Source> {
+        let commit = self.commit.clone().or_else(codebuild_commit);
+        if let Some(commit) = &commit
+            && !(commit.len() <= 64
+                && commit.len() >= 4
+                && commit.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
+            anyhow::bail!(Failure::Input(format!(
+                "--commit: `{commit}` is no commit id; one has hexadecimal digits only"
+            )));
+        }
+        Ok(Source { commit, pipeline_execution: self.pipeline_execution.clone() })
+    }
+}
+
+/// A build whose source is an S3 object has the object's version id there instead.
+fn codebuild_commit() -> Option<String> {
+    let version = std::env::var("CODEBUILD_RESOLVED_SOURCE_VERSION").ok()?;
+    (version.len() == 40 && version.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(version)
+}
+
+/// Reads the recipe, looks up the facts and makes the plan.
+///
+/// # Errors
+/// [`Failure`]
+pub async fn make(args: &RecipeArgs, loaded: &Loaded, session: &Session) -> anyhow::Result<Plan> {
+    let source = args.source()?;
+    let facts = plan::facts::look_up(&loaded.recipe, &loaded.dir, &session.cloud, source, &session.stop)
+        .await
+        .map_err(|error| match error {
+            FactsError::Cloud(_) => error.into(),
+            other => {
+                anyhow::Error::from(Failure::Input(format!("{}: {}", shown(&loaded.file), chain(&other))))
+            }
+        })?;
+    let plan = plan::make(&loaded.recipe, &facts)
+        .map_err(|error| Failure::Input(format!("{}: {}", shown(&loaded.file), chain(&error))))?;
+    let of_recipe = loaded.warnings.iter().map(recipe::Problem::as_warning);
+    for warning in plan.warnings.iter().cloned().chain(of_recipe) {
+        session.reporter.warning(warning);
+    }
+    Ok(plan)
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let loaded = args.recipe.load()?;
+    session::run(global, Mounts::No, |session| async move {
+        let plan = make(&args.recipe, &loaded, &session).await?;
+        if global.json {
+            let json = serde_json::to_string_pretty(&plan)?;
+            print(&json)
+        } else {
+            print(plan.to_string().trim_end())
+        }
+    })
+}

@@ -1,0 +1,184 @@
+//! What every verb has: the cloud that was picked, where events go, the request to stop, and the runtime.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+use super::exit::{Failure, chain};
+use crate::cloud::{AccountId, Cloud, Clouds, Region};
+use crate::host::namespace;
+use crate::host::stop::Stop;
+use crate::local::LocalClouds;
+use crate::report::{JsonLines, Reporter, Terminal};
+
+/// Options that every verb takes; each also as an environment variable.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// Work on the local cloud: a store in a folder [default: $XDG_DATA_HOME/bakehouse].
+    #[arg(long, global = true, value_name = "STORE", env = "BAKEHOUSE_LOCAL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    local: Option<String>,
+    /// The region.
+    #[arg(long, global = true, env = "BAKEHOUSE_REGION")]
+    region: Option<String>,
+    /// The account: twelve digits.
+    #[arg(long, global = true, env = "BAKEHOUSE_ACCOUNT")]
+    account: Option<String>,
+    /// Where results go [default: bakehouse-out in the recipe's folder].
+    #[arg(long, global = true, value_name = "FOLDER", env = "BAKEHOUSE_OUT")]
+    out: Option<PathBuf>,
+    /// Where bakes do their work; needs room for a disk [default: /var/tmp/bakehouse].
+    #[arg(long, global = true, value_name = "FOLDER", env = "BAKEHOUSE_WORK")]
+    work: Option<PathBuf>,
+    /// How events are shown on standard error.
+    #[arg(long, global = true, value_enum, default_value = "text", env = "BAKEHOUSE_LOG")]
+    log: Log,
+    /// Show warnings and errors only.
+    #[arg(long, short, global = true, env = "BAKEHOUSE_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
+    quiet: bool,
+    /// Give the result as JSON.
+    #[arg(long, global = true, env = "BAKEHOUSE_JSON", value_parser = clap::builder::FalseyValueParser::new())]
+    pub json: bool,
+}
+
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Log {
+    Text,
+    Json,
+}
+
+impl Global {
+    /// The folder for results of a recipe in `dir`.
+    #[must_use]
+    pub fn out(&self, dir: &Path) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| dir.join("bakehouse-out"))
+    }
+
+    /// The folder that bakes work in. Not the system's temporary folder: that is often in memory.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.work.clone().unwrap_or_else(|| PathBuf::from("/var/tmp/bakehouse"))
+    }
+
+    /// A reporter that shows events on standard error.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        let reporter = Reporter::silent();
+        match self.log {
+            Log::Text => reporter.add_sink(Box::new(Terminal::new(self.quiet))),
+            Log::Json if self.quiet => {}
+            Log::Json => reporter.add_sink(Box::new(JsonLines(std::io::stderr()))),
+        }
+        reporter
+    }
+
+    /// The clouds that were asked for.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub fn clouds(&self) -> anyhow::Result<LocalClouds> {
+        let Some(store) = &self.local else {
+            anyhow::bail!(Failure::Input(
+                "this build has no AWS cloud yet; add --local to work on the local one".to_owned(),
+            ));
+        };
+        let account = match &self.account {
+            Some(text) => Some(AccountId::parse(text).ok_or_else(|| {
+                Failure::Input(format!("--account: `{text}` is no account; one has twelve digits"))
+            })?),
+            None => None,
+        };
+        let region = match &self.region {
+            Some(text) => Some(Region::parse(text).ok_or_else(|| {
+                Failure::Input(format!("--region: `{text}` is no region; one looks like eu-west-1"))
+            })?),
+            None => None,
+        };
+        let folder = if store.is_empty() { default_store()? } else { PathBuf::from(store) };
+        Ok(LocalClouds::open(&folder, account, region).map_err(|error| {
+            Failure::Input(format!("--local: cannot open the store {}: {}", folder.display(), chain(&error)))
+        })?)
+    }
+}
+
+fn default_store() -> anyhow::Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = set("XDG_DATA_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+        .map(|data| data.join("bakehouse"));
+    Ok(data.ok_or_else(|| {
+        Failure::Input(
+            "--local: neither XDG_DATA_HOME nor HOME is set; name the store: --local=FOLDER".to_owned(),
+        )
+    })?)
+}
+
+/// What a verb works with.
+pub struct Session {
+    pub clouds: LocalClouds,
+    pub cloud: Cloud,
+    pub reporter: Reporter,
+    pub stop: Stop,
+}
+
+/// Whether a verb mounts file systems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounts {
+    No,
+    Yes,
+}
+
+/// Opens the session and runs a verb in it, until it ends or a signal asks it to.
+///
+/// # Errors
+/// The verb's failure; that it needs root.
+pub fn run<F, Fut>(global: &Global, mounts: Mounts, verb: F) -> anyhow::Result<()>
+where
+    F: FnOnce(Session) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    if mounts == Mounts::Yes {
+        private_mounts()?;
+    }
+    let clouds = global.clouds()?;
+    let place = clouds.home();
+    let cloud = clouds.at(&place)?;
+    let reporter = global.reporter();
+    block_on(|stop| verb(Session { clouds, cloud, reporter, stop }))
+}
+
+/// Runs something with a runtime and a request to stop.
+///
+/// # Errors
+/// The future's own; that no runtime is to be had.
+pub fn block_on<F, Fut>(work: F) -> anyhow::Result<()>
+where
+    F: FnOnce(Stop) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = Stop::on_signals()?;
+        let result = work(stop.clone()).await;
+        match (result.map_err(Failure::from), stop.signal()) {
+            (Ok(()), _) => Ok(()),
+            // Whatever failed after the signal failed because of it.
+            (Err(Failure::Work { left, .. } | Failure::Unavailable { left, .. }), Some(signal)) => {
+                Err(Failure::Interrupted { signal, left }.into())
+            }
+            (Err(failure), _) => Err(failure.into()),
+        }
+    })
+}
+
+fn private_mounts() -> anyhow::Result<()> {
+    if !namespace::is_root() {
+        anyhow::bail!(Failure::Denied(
+            "this mounts file systems and needs root: run it with sudo, or as root in a container".to_owned(),
+        ));
+    }
+    Ok(namespace::enter_private_mounts().map_err(|error| {
+        Failure::Denied(format!(
+            "cannot make a mount namespace ({error}); in a container, run it privileged or with CAP_SYS_ADMIN"
+        ))
+    })?)
+}

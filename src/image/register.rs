@@ -1,0 +1,181 @@
+//! Registering: the commit of a bake. Before it nothing is the user's; after it nothing of the image is taken away.
+
+use std::time::Duration;
+
+use super::{BaseRecord, Disk, FORMAT, ImagePlace, Record};
+use crate::cloud::{
+    Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, NewImage, Wait, retrying, until,
+};
+use crate::host::stop::Stop;
+use crate::ledger::Left;
+use crate::method::Baked;
+use crate::plan::{BasePlan, Plan};
+use crate::report::Timing;
+
+/// EC2 shows a registered image as available within seconds; a copy of blocks is not involved.
+const AVAILABLE: Wait =
+    Wait { what: "image available", every: Duration::from_secs(1), within: Duration::from_secs(600) };
+
+/// Registers what was baked and waits until it can be used. `recipe` is the digest of the recipe's file. Takes the
+/// snapshot over: where there will be no image, it is deleted.
+///
+/// # Errors
+/// [`RegisterError`]. Where the image was registered and only the wait failed, the error names it.
+pub async fn register(
+    plan: &Plan,
+    baked: &Baked,
+    recipe: &str,
+    cloud: &Cloud,
+    stop: &Stop,
+) -> Result<Record, RegisterError> {
+    match registered(plan, baked, recipe, cloud, stop).await {
+        Ok(record) => Ok(record),
+        Err(cause @ RegisterCause::NotAvailable { .. }) => {
+            let mut left = Left::Nothing;
+            left.add(format!("{} in {}", cause, cloud.place));
+            Err(RegisterError { cause, left })
+        }
+        Err(cause) => {
+            let mut left = Left::Nothing;
+            match retrying(&Stop::never(), || cloud.snapshots.delete(&baked.snapshot)).await {
+                Ok(()) => {}
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                Err(error) => left.add(format!("{} in {}: {error}", baked.snapshot, cloud.place)),
+            }
+            Err(RegisterError { cause, left })
+        }
+    }
+}
+
+async fn registered(
+    plan: &Plan,
+    baked: &Baked,
+    recipe: &str,
+    cloud: &Cloud,
+    stop: &Stop,
+) -> Result<Record, RegisterCause> {
+    let began = std::time::Instant::now();
+    let mut attributes = plan.attributes.clone();
+    let root = attributes.root_device.clone();
+    let disk = attributes
+        .devices
+        .iter_mut()
+        .find(|device| device.name == root)
+        .and_then(|device| device.ebs.as_mut())
+        .ok_or(RegisterCause::NoRoot { device: root })?;
+    disk.snapshot = Some(baked.snapshot.clone());
+    disk.size = plan.size.unwrap_or(0).max(baked.map.volume_size);
+    let new = NewImage {
+        name: plan.image_name.clone(),
+        description: plan.description.clone(),
+        attributes,
+        tags: plan.tags.clone(),
+    };
+    let id = register_once(&new, plan, cloud, stop).await?;
+    let query = ImageQuery { ids: vec![id.clone()], ..ImageQuery::default() };
+    // Once it is registered, a stop does not undo it: the wait is short, and the answer is wanted.
+    until(AVAILABLE, &cloud.place, &Stop::never(), || async {
+        let image = cloud.images.find(&query).await?.into_iter().next();
+        match image.map(|image| image.state) {
+            Some(ImageState::Available) => Ok(Some(())),
+            Some(ImageState::Failed) => Err(CloudError::new(
+                ErrorKind::Invalid,
+                "RegisterImage",
+                &cloud.place,
+                format!("{id} failed"),
+            )),
+            _ => Ok(None),
+        }
+    })
+    .await
+    .map_err(|source| RegisterCause::NotAvailable { image: id.clone(), source })?;
+    let mut timings = baked.timings.clone();
+    timings.push(Timing::new("register", began.elapsed()));
+    Ok(Record {
+        format: FORMAT,
+        written_by: env!("CARGO_PKG_VERSION").to_owned(),
+        family: plan.family.clone(),
+        name: plan.image_name.clone(),
+        architecture: plan.architecture(),
+        bake: plan.bake.clone(),
+        method: plan.method.as_str().to_owned(),
+        created: plan.created.to_string(),
+        images: vec![ImagePlace { place: cloud.place.clone(), image: id, snapshot: baked.snapshot.clone() }],
+        base: match &plan.base {
+            BasePlan::Scratch(scratch) => BaseRecord::Scratch {
+                distribution: format!("{:?}", scratch.distribution).to_lowercase(),
+                suite: scratch.suite.clone(),
+            },
+            BasePlan::File { path, .. } => BaseRecord::File { path: path.display().to_string() },
+            BasePlan::Image { id, name, snapshot, .. } => {
+                BaseRecord::Image { id: id.clone(), name: name.clone(), snapshot: snapshot.clone() }
+            }
+        },
+        lineage: match &plan.base {
+            BasePlan::Image { lineage, .. } => lineage.clone(),
+            BasePlan::Scratch(_) | BasePlan::File { .. } => Vec::new(),
+        },
+        recipe: recipe.to_owned(),
+        fingerprint: plan.fingerprint.clone(),
+        inputs: plan.inputs.clone(),
+        source: plan.source.clone(),
+        disk: Disk {
+            size: baked.map.volume_size,
+            digest: baked.map.digest().hex(),
+            block_map: "blocks.map".to_owned(),
+            blocks: baked.map.len() as u64,
+            changed_blocks: baked.changed,
+        },
+        packages: baked.packages.clone(),
+        timings,
+        leftovers: Vec::new(),
+        checks: plan.checks.clone(),
+        boot: plan.boot.clone(),
+        test: None,
+    })
+}
+
+/// `RegisterImage` has no idempotency token: where its answer was lost, the image of this name that carries this
+/// bake's tag is its result.
+async fn register_once(
+    new: &NewImage,
+    plan: &Plan,
+    cloud: &Cloud,
+    stop: &Stop,
+) -> Result<ImageId, RegisterCause> {
+    match retrying(stop, || cloud.images.register(new)).await {
+        Ok(id) => Ok(id),
+        Err(error) if error.kind == ErrorKind::Exists => {
+            let found = find_own(plan, cloud).await?;
+            found.map(|image| image.id).ok_or(RegisterCause::Register(error))
+        }
+        Err(error) => Err(RegisterCause::Register(error)),
+    }
+}
+
+async fn find_own(plan: &Plan, cloud: &Cloud) -> Result<Option<Image>, RegisterCause> {
+    let tag = crate::plan::tag("bake");
+    let query = ImageQuery { tags: [(tag, plan.bake.clone())].into(), ..ImageQuery::default() };
+    let found =
+        retrying(&Stop::never(), || cloud.images.find(&query)).await.map_err(RegisterCause::Register)?;
+    Ok(found.into_iter().find(|image| image.name == plan.image_name))
+}
+
+/// Why there is no image, and what was left.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct RegisterError {
+    #[source]
+    pub cause: RegisterCause,
+    pub left: Left,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterCause {
+    #[error("the base has no volume at its root device {device}")]
+    NoRoot { device: String },
+    #[error("cannot register the image")]
+    Register(#[source] CloudError),
+    #[error("{image} was registered but did not become available")]
+    NotAvailable { image: ImageId, source: CloudError },
+}

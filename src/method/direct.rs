@@ -1,0 +1,71 @@
+//! The direct method: read the base's blocks, change the file system in place, store the blocks that changed as a child.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::store::{Store, pipe};
+use super::{BakeCause, BakeError, Baked, Bench, Method, change};
+use crate::disk::{BlockMap, Disk, Layout, SparseDisk, delta, grow};
+use crate::plan::{BasePlan, Plan};
+use crate::report::Timing;
+
+/// The parent's block map in the work folder, for a bake that goes on later.
+const PARENT_MAP: &str = "parent.map";
+
+#[derive(Debug)]
+pub(super) struct Direct;
+
+#[async_trait]
+impl Method for Direct {
+    async fn bake(&self, plan: &Plan, bench: &Bench) -> Result<Baked, BakeError> {
+        let BasePlan::Image { snapshot, size, .. } = &plan.base else {
+            return Err(
+                BakeCause::Other { what: "the direct method needs an image as its base".to_owned() }.into()
+            );
+        };
+        let path = bench.work.disk();
+        let map_path = bench.work.path().join(PARENT_MAP);
+        let mut timings = Vec::new();
+        let parent = if bench.resume.is_some() {
+            BlockMap::read(&map_path).map_err(|source| BakeCause::File { path: map_path.clone(), source })?
+        } else {
+            let phase = bench.reporter.phase(format!("reading the base {snapshot}"));
+            let disk: Arc<dyn Disk> = Arc::new(SparseDisk::create(&path, u64::from(*size) << 30)?);
+            let map = pipe(bench).download(snapshot, &disk).await?;
+            map.write(&map_path).map_err(|source| BakeCause::File { path: map_path.clone(), source })?;
+            timings.push(Timing::new("read the base", phase.done()));
+            map
+        };
+        if let Some(wanted) = plan.size
+            && wanted > *size
+            && bench.resume.is_none()
+        {
+            let phase = bench.reporter.phase(format!("growing the disk from {size} to {wanted} GiB"));
+            let layout = Layout::find(&path, &bench.stop).await?;
+            grow::grow(&path, &layout, u64::from(wanted) << 30, &bench.stop).await?;
+            timings.push(Timing::new("grow the disk", phase.done()));
+        }
+        let changed = change::disk(&path, plan, bench).await?;
+        timings.extend(changed.timings);
+
+        let phase = bench.reporter.phase("finding the changed blocks");
+        let disk: Arc<dyn Disk> = Arc::new(SparseDisk::open_read_only(&path)?);
+        let volume_size = plan.size.unwrap_or(0).max(*size);
+        let delta = delta::against(&disk, &parent, &bench.stop).await?;
+        timings.push(Timing::new("find the delta", phase.done()));
+
+        let phase = bench.reporter.phase(format!("storing {} changed blocks of 512 KiB", delta.len()));
+        let store = Store { disk: &path, delta, parent: Some((snapshot.clone(), parent)), volume_size };
+        let stored = store.run(plan, bench).await?;
+        timings.push(Timing::new("store", phase.done()));
+        Ok(Baked {
+            snapshot: stored.snapshot,
+            map: stored.map,
+            changed: stored.changed,
+            packages: changed.packages,
+            timings,
+            distribution: changed.distribution,
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! A failed root that is kept: to look, to repair, to go on. It lives in the bake's mount namespace, which a small
+//! keeper process holds until the time is over; when the keeper goes, the mounts and loop devices go with it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use super::{Bench, WorkDir, WorkError};
+use crate::host::clock;
+use crate::host::exec::{Cmd, ExecError};
+use crate::host::lock::FileLock;
+use crate::host::namespace;
+use crate::plan::Plan;
+
+const FILE: &str = "kept.json";
+
+/// That a failed root is to be kept, and what a later process needs to go on.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub seconds: u64,
+    pub out: PathBuf,
+    /// The digest of the recipe's file.
+    pub recipe: String,
+}
+
+/// A root that was kept.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Kept {
+    pub plan: Plan,
+    /// The step that failed, from 0.
+    pub step: usize,
+    pub recipe_dir: PathBuf,
+    pub recipe: String,
+    pub out: PathBuf,
+    pub expires: Timestamp,
+    keeper: i32,
+}
+
+/// Hands the root to a keeper. The caller must leave its mounts alone from here on.
+pub(super) fn hold(wish: &Wish, plan: &Plan, step: usize, bench: &Bench) -> Result<Kept, KeepError> {
+    let program = std::env::current_exe()
+        .map_err(|source| KeepError::File { path: PathBuf::from("/proc/self/exe"), source })?;
+    let lock = bench.work.inheritable_lock()?;
+    let keeper = Cmd::new(program)
+        .arg("keep-root")
+        .arg(bench.work.path())
+        .arg(wish.seconds.to_string())
+        .detach_holding(lock)?;
+    let seconds = i64::try_from(wish.seconds).unwrap_or(i64::MAX);
+    let kept = Kept {
+        plan: plan.clone(),
+        step,
+        recipe_dir: bench.recipe_dir.clone(),
+        recipe: wish.recipe.clone(),
+        out: wish.out.clone(),
+        expires: clock::wall() + jiff::SignedDuration::from_secs(seconds),
+        keeper: i32::try_from(keeper).unwrap_or(0),
+    };
+    let path = bench.work.path().join(FILE);
+    let json = serde_json::to_vec_pretty(&kept)
+        .map_err(|error| KeepError::File { path: path.clone(), source: error.into() })?;
+    std::fs::write(&path, json).map_err(|source| KeepError::File { path, source })?;
+    Ok(kept)
+}
+
+/// The keeper's own work: holds the namespace that it was started in, and the folder's lock on its standard input, for
+/// `seconds`, then takes the mounts and the folder away. SIGTERM ends the time at once; SIGUSR1 takes the mounts away and leaves the folder to who takes over.
+///
+/// # Errors
+/// Where something cannot be taken away.
+pub async fn hold_until(work: &Path, seconds: u64) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hand_over = signal(SignalKind::user_defined1())?;
+    let keep_folder = tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(seconds)) => false,
+        _ = terminate.recv() => false,
+        _ = hand_over.recv() => true,
+    };
+    unmount_below(work)?;
+    if !keep_folder {
+        std::fs::remove_dir_all(work)?;
+    }
+    Ok(())
+}
+
+fn unmount_below(work: &Path) -> io::Result<()> {
+    let work = work.canonicalize()?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    // The last mounted goes first.
+    for at in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+        if Path::new(at).starts_with(&work) {
+            rustix::mount::unmount(at, rustix::mount::UnmountFlags::empty())
+                .or_else(|_| rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH))?;
+        }
+    }
+    Ok(())
+}
+
+/// The kept root of a bake.
+///
+/// # Errors
+/// [`KeepError::Gone`]: there is none (any more).
+pub fn find(base: &Path, bake: &str) -> Result<Kept, KeepError> {
+    let gone = || KeepError::Gone { bake: bake.to_owned() };
+    if bake.contains('/') || bake.starts_with('.') {
+        return Err(gone());
+    }
+    let path = base.join(bake).join(FILE);
+    let bytes = std::fs::read(&path).map_err(|_| gone())?;
+    let kept: Kept =
+        serde_json::from_slice(&bytes).map_err(|error| KeepError::File { path, source: error.into() })?;
+    if is_held(base, bake) { Ok(kept) } else { Err(gone()) }
+}
+
+/// Whether a keeper is alive: it holds the folder's lock. Its process id alone may be another's by now.
+fn is_held(base: &Path, bake: &str) -> bool {
+    let lock = base.join(bake).join("lock");
+    lock.exists() && matches!(FileLock::try_exclusive(&lock), Ok(None))
+}
+
+impl Kept {
+    /// Where its root is mounted, once this process has entered the keeper's namespace; what it had mounted itself is out
+    /// of its sight then. Call it before any thread is started.
+    ///
+    /// # Errors
+    /// [`KeepError::Gone`]: the keeper ended meanwhile.
+    pub fn enter(&self, base: &Path) -> Result<PathBuf, KeepError> {
+        namespace::enter_mounts_of(self.keeper)
+            .map_err(|_| KeepError::Gone { bake: self.plan.bake.clone() })?;
+        Ok(base.join(&self.plan.bake).join("root"))
+    }
+}
+
+/// Ends the keeping of a root and takes it away.
+///
+/// # Errors
+/// [`KeepError`]
+pub fn drop_root(base: &Path, bake: &str) -> Result<(), KeepError> {
+    let kept = find(base, bake)?;
+    end(&kept, base, Signal::TERM)?;
+    if base.join(bake).exists() { Err(KeepError::Stuck { bake: bake.to_owned() }) } else { Ok(()) }
+}
+
+/// Ends the keeping of a root and leaves its disk to the caller, who goes on with it.
+///
+/// # Errors
+/// [`KeepError`]
+pub fn take_over(base: &Path, bake: &str) -> Result<Kept, KeepError> {
+    let kept = find(base, bake)?;
+    end(&kept, base, Signal::USR1)?;
+    // Nobody else is in it now.
+    let work = WorkDir::open(base, bake)?;
+    work.keep();
+    Ok(kept)
+}
+
+/// How long a keeper may take to unmount.
+const END_WITHIN: Duration = Duration::from_secs(20);
+
+fn end(kept: &Kept, base: &Path, signal: Signal) -> Result<(), KeepError> {
+    let stuck = || KeepError::Stuck { bake: kept.plan.bake.clone() };
+    let keeper = Pid::from_raw(kept.keeper).ok_or_else(stuck)?;
+    kill_process(keeper, signal).map_err(|_| stuck())?;
+    let began = std::time::Instant::now();
+    while is_held(base, &kept.plan.bake) {
+        if began.elapsed() > END_WITHIN {
+            return Err(stuck());
+        }
+        #[expect(clippy::disallowed_methods, reason = "no runtime runs here")]
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    #[error("no root of {bake} is kept (any more)")]
+    Gone { bake: String },
+    #[error("the root of {bake} cannot be let go of; leave every shell that is in it and try again")]
+    Stuck { bake: String },
+    #[error("cannot use {}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Work(#[from] WorkError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+}

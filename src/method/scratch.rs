@@ -1,0 +1,128 @@
+//! The scratch method: a new disk without a parent, from a distribution's packages or from a disk file. All of its
+//! blocks are stored, since a block that a snapshot never had is noise and not zero.
+
+mod bootstrap;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::store::Store;
+use super::{BakeCause, BakeError, Baked, Bench, Method, change};
+use crate::disk::ids::DiskIds;
+use crate::disk::layout::Layout;
+use crate::disk::{Disk, MIB, SparseDisk, delta, grow};
+use crate::host::exec::Cmd;
+use crate::plan::{BasePlan, DiskFormat, Plan};
+use crate::report::Timing;
+
+/// EBS volumes are whole GiB.
+const GIB: u64 = 1 << 30;
+
+#[derive(Debug)]
+pub(super) struct ScratchMethod;
+
+#[async_trait]
+impl Method for ScratchMethod {
+    async fn bake(&self, plan: &Plan, bench: &Bench) -> Result<Baked, BakeError> {
+        let path = bench.work.disk();
+        let mut timings = Vec::new();
+        let changed = match &plan.base {
+            BasePlan::Scratch(scratch) => bootstrap::run(scratch, plan, bench, &mut timings).await?,
+            BasePlan::File { path: file, format } => {
+                if bench.resume.is_none() {
+                    let phase = bench.reporter.phase(format!("copying {}", file.display()));
+                    copy(file, *format, &path, bench).await?;
+                    enlarge(&path, plan, bench).await?;
+                    timings.push(Timing::new("copy the base", phase.done()));
+                }
+                change::disk(&path, plan, bench).await?
+            }
+            BasePlan::Image { .. } => {
+                let what = "the scratch method does not start from an image".to_owned();
+                return Err(BakeCause::Other { what }.into());
+            }
+        };
+        timings.extend(changed.timings);
+
+        let phase = bench.reporter.phase("hashing the disk");
+        let ids = DiskIds::read(&path, &bench.stop).await.map_err(BakeCause::from)?;
+        let disk: Arc<dyn Disk> = Arc::new(SparseDisk::open_read_only(&path).map_err(BakeCause::from)?);
+        let delta = delta::whole(&disk, &areas(&ids, disk.size()), &bench.stop).await?;
+        timings.push(Timing::new("hash the disk", phase.done()));
+
+        let phase = bench.reporter.phase(format!("storing {} blocks of 512 KiB", delta.len()));
+        // A disk of 64 TiB has 2^16 GiB.
+        let volume_size = u32::try_from(disk.size().div_ceil(GIB)).unwrap_or(u32::MAX);
+        let stored = Store { disk: &path, delta, parent: None, volume_size }.run(plan, bench).await?;
+        timings.push(Timing::new("store", phase.done()));
+        Ok(Baked {
+            snapshot: stored.snapshot,
+            map: stored.map,
+            changed: stored.changed,
+            packages: changed.packages,
+            timings,
+            distribution: changed.distribution,
+        })
+    }
+}
+
+/// Everything that may be read: the partition tables at both ends with what lies before the first partition, where
+/// boot code is, and every partition.
+fn areas(ids: &DiskIds, size: u64) -> Vec<Range<u64>> {
+    let mut areas: Vec<Range<u64>> = ids
+        .volumes
+        .iter()
+        .map(|volume| &volume.partition)
+        .map(|part| part.start..part.start + part.size)
+        .collect();
+    let first = areas.iter().map(|area| area.start).min().unwrap_or(0);
+    areas.push(0..first.max(MIB));
+    areas.push(size.saturating_sub(MIB)..size);
+    areas
+}
+
+async fn copy(file: &Path, format: DiskFormat, to: &Path, bench: &Bench) -> Result<(), BakeCause> {
+    let format = match format {
+        DiskFormat::Raw => "raw",
+        DiskFormat::Qcow2 => "qcow2",
+    };
+    // A qcow2 file may name another file as its backing, any file of the host: it is opened without.
+    let source = if format == "qcow2" {
+        format!(
+            "json:{{\"driver\":\"qcow2\",\"backing\":null,\"file\":{{\"driver\":\"file\",\"filename\":{}}}}}",
+            json(file)?
+        )
+    } else {
+        format!("json:{{\"driver\":\"raw\",\"file\":{{\"driver\":\"file\",\"filename\":{}}}}}", json(file)?)
+    };
+    Cmd::new("qemu-img").args(["convert", "-O", "raw"]).arg(source).arg(to).run(&bench.stop).await?;
+    Ok(())
+}
+
+fn json(path: &Path) -> Result<serde_json::Value, BakeCause> {
+    let text = path.to_str().ok_or_else(|| BakeCause::Other {
+        what: format!("base.file: {} is not UTF-8; rename it", path.display()),
+    })?;
+    Ok(text.into())
+}
+
+/// Makes the disk as large as the recipe wants, and whole GiB in any case.
+async fn enlarge(disk: &Path, plan: &Plan, bench: &Bench) -> Result<(), BakeCause> {
+    let layout = Layout::find(disk, &bench.stop).await?;
+    let wanted = u64::from(plan.size.unwrap_or(0)) * GIB;
+    if wanted > layout.disk_size {
+        grow::grow(disk, &layout, wanted, &bench.stop).await?;
+    } else if wanted != 0 && wanted < layout.disk_size {
+        return Err(BakeCause::Other {
+            what: format!(
+                "disk.size: the base has a disk of {} MiB, which cannot shrink to {} GiB; leave `size` out",
+                layout.disk_size / MIB,
+                wanted / GIB
+            ),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Storing a finished disk: start a snapshot, put the blocks, complete it, wait, read a sample back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{BakeError, Bench};
+use crate::cloud::{
+    CloudError, ErrorKind, NewSnapshot, SnapshotId, SnapshotQuery, SnapshotState, Token, Wait, retrying,
+    until,
+};
+use crate::disk::{BlockMap, Delta, Disk, Pipe, SparseDisk};
+use crate::host::stop::Stop;
+use crate::ledger::Left;
+use crate::plan::Plan;
+
+/// Minutes without a put after which the cloud itself gives an abandoned snapshot up: EBS's default (StartSnapshot).
+const TIMEOUT_MINUTES: u32 = 60;
+/// Blocks of the delta that are read back.
+const SAMPLE: usize = 16;
+const COMPLETED: Wait =
+    Wait { what: "snapshot completed", every: Duration::from_secs(1), within: Duration::from_secs(600) };
+
+/// A disk's blocks on their way into a snapshot.
+#[derive(Debug)]
+pub(super) struct Store<'a> {
+    pub disk: &'a Path,
+    pub delta: Delta,
+    /// The snapshot that the new one starts as, with its blocks.
+    pub parent: Option<(SnapshotId, BlockMap)>,
+    /// GiB.
+    pub volume_size: u32,
+}
+
+/// What was stored.
+pub(super) struct Stored {
+    pub snapshot: SnapshotId,
+    pub map: BlockMap,
+    pub changed: u64,
+}
+
+pub(super) fn pipe(bench: &Bench) -> Pipe {
+    Pipe {
+        snapshots: bench.cloud.snapshots.clone(),
+        reporter: bench.reporter.clone(),
+        stop: bench.stop.clone(),
+    }
+}
+
+impl Store<'_> {
+    /// Stores the blocks. On an error the snapshot is deleted again, or the error names it.
+    pub async fn run(self, plan: &Plan, bench: &Bench) -> Result<Stored, BakeError> {
+        let snapshots = &bench.cloud.snapshots;
+        let new = NewSnapshot {
+            volume_size: self.volume_size,
+            parent: self.parent.as_ref().map(|(id, _)| id.clone()),
+            description: plan.description.clone(),
+            tags: plan.temporary_tags(),
+            encrypt: None,
+            timeout_minutes: TIMEOUT_MINUTES,
+        };
+        let token = Token::of(&plan.bake, "root snapshot", 1);
+        let snapshot = retrying(&bench.stop, || snapshots.start(&new, &token)).await?;
+        match self.fill(&snapshot, bench).await {
+            Ok(stored) => Ok(stored),
+            Err(error) => Err(BakeError { left: error.left.and(delete(bench, &snapshot).await), ..error }),
+        }
+    }
+
+    async fn fill(self, snapshot: &SnapshotId, bench: &Bench) -> Result<Stored, BakeError> {
+        let snapshots = &bench.cloud.snapshots;
+        let disk: Arc<dyn Disk> = Arc::new(SparseDisk::open_read_only(self.disk)?);
+        let pipe = pipe(bench);
+        let checksum = pipe.upload(&disk, &self.delta, snapshot).await?;
+        // A volume of 64 TiB has 2^27 blocks.
+        let changed = u32::try_from(self.delta.len()).unwrap_or(u32::MAX);
+        retrying(&bench.stop, || snapshots.complete(snapshot, changed, checksum)).await?;
+        let query = SnapshotQuery { ids: vec![snapshot.clone()], ..SnapshotQuery::default() };
+        until(COMPLETED, &bench.cloud.place, &bench.stop, || async {
+            let found = snapshots.describe(&query).await?.into_iter().next();
+            match found.map(|found| found.state) {
+                Some(SnapshotState::Completed) => Ok(Some(())),
+                Some(SnapshotState::Error) => Err(CloudError::new(
+                    ErrorKind::Invalid,
+                    "CompleteSnapshot",
+                    &bench.cloud.place,
+                    format!("{snapshot} is in the state error"),
+                )),
+                _ => Ok(None),
+            }
+        })
+        .await?;
+        pipe.read_back(snapshot, &self.delta, SAMPLE).await?;
+        let mut map = self.parent.map(|(_, map)| map).unwrap_or_default();
+        map.volume_size = self.volume_size;
+        for (index, digest) in &self.delta {
+            map.insert(*index, *digest);
+        }
+        Ok(Stored { snapshot: snapshot.clone(), map, changed: u64::from(changed) })
+    }
+}
+
+async fn delete(bench: &Bench, snapshot: &SnapshotId) -> Left {
+    let mut left = Left::Nothing;
+    match retrying(&Stop::never(), || bench.cloud.snapshots.delete(snapshot)).await {
+        Ok(()) => {}
+        Err(error) if error.kind == ErrorKind::NotFound => {}
+        Err(error) => left.add(format!("{snapshot} in {}: {error}", bench.cloud.place)),
+    }
+    left
+}

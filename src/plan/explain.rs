@@ -1,0 +1,47 @@
+//! A plan in words.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{BasePlan, Plan};
+
+impl Display for Plan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "image     {} ({}, in {})", self.image_name, self.architecture(), self.place)?;
+        match &self.base {
+            BasePlan::Scratch(scratch) => {
+                writeln!(f, "base      {:?} {} from its packages", scratch.distribution, scratch.suite)?;
+            }
+            BasePlan::File { path, .. } => writeln!(f, "base      the disk {}", path.display())?,
+            BasePlan::Image { id, name, snapshot, size, lineage } => {
+                writeln!(f, "base      {id} {name} ({snapshot}, {size} GiB)")?;
+                if lineage.len() > 1 {
+                    let line = lineage[1..].iter().map(ToString::to_string).collect::<Vec<_>>().join(" <- ");
+                    writeln!(f, "          which was made from {line}")?;
+                }
+            }
+        }
+        writeln!(f, "method    {}: {}", self.method.as_str(), self.why)?;
+        if let Some(size) = self.size {
+            writeln!(f, "disk      {size} GiB")?;
+        }
+        if self.steps.is_empty() {
+            writeln!(f, "steps     none")?;
+        }
+        for (number, step) in self.steps.iter().enumerate() {
+            let head = if number == 0 { "steps" } else { "" };
+            writeln!(f, "{head:<9} {}. {}", number + 1, step.title())?;
+        }
+        writeln!(f, "checks    {}", self.checks.len())?;
+        let parent = match &self.base {
+            BasePlan::Image { snapshot, .. } => {
+                format!("one snapshot, a child of {snapshot} with the changed blocks")
+            }
+            BasePlan::Scratch(_) | BasePlan::File { .. } => "one snapshot with all blocks".to_owned(),
+        };
+        writeln!(f, "creates   {parent}; one image")?;
+        for warning in &self.warnings {
+            writeln!(f, "warning   {warning}")?;
+        }
+        Ok(())
+    }
+}

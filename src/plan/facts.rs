@@ -1,0 +1,274 @@
+//! What is looked up before a plan is made: the base, the names in use, the source. Reads only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{DiskFormat, InputsError, inputs, tag};
+use crate::cloud::{
+    Architecture, Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, Place, Tags, retrying,
+};
+use crate::host::clock;
+use crate::host::stop::Stop;
+use crate::recipe::{Base, Recipe, Scratch};
+
+/// A lineage longer than this is cut: it can only be a loop made by hand.
+const LONGEST_LINEAGE: usize = 32;
+
+/// What the plan is made from besides the recipe.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub bake: String,
+    pub now: Timestamp,
+    pub place: Place,
+    /// The architecture of the machine that bakes.
+    pub host: Architecture,
+    pub base: BaseFacts,
+    /// Names of this account's images here.
+    pub names_taken: BTreeSet<String>,
+    pub source: Source,
+    /// Digests of the files that the recipe names, by path.
+    pub inputs: BTreeMap<String, String>,
+    pub warnings: Vec<String>,
+}
+
+/// What the base turned out to be.
+#[derive(Clone, Debug)]
+pub enum BaseFacts {
+    Scratch(Scratch),
+    File { path: PathBuf, format: DiskFormat },
+    Image { image: Box<Image>, lineage: Vec<ImageId> },
+}
+
+/// Where the recipe came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Source {
+    pub commit: Option<String>,
+    pub pipeline_execution: Option<String>,
+}
+
+/// Looks everything up.
+///
+/// # Errors
+/// [`FactsError`]: the base cannot be found, or a call failed.
+pub async fn look_up(
+    recipe: &Recipe,
+    dir: &Path,
+    cloud: &Cloud,
+    source: Source,
+    stop: &Stop,
+) -> Result<Facts, FactsError> {
+    let host = host_architecture()?;
+    let mut warnings = Vec::new();
+    if recipe.architecture.all().len() > 1 {
+        warnings
+            .push(format!("this host bakes the {host} image only; bake the others on hosts of their own"));
+    }
+    let own = retrying(stop, || cloud.images.find(&OWN)).await?;
+    Ok(Facts {
+        bake: new_bake_id(),
+        now: whole_seconds(clock::now()),
+        place: cloud.place.clone(),
+        host,
+        base: base(&recipe.base, dir, cloud, host, stop).await?,
+        names_taken: own.into_iter().map(|image| image.name).collect(),
+        source,
+        inputs: inputs::of(recipe, dir)?,
+        warnings,
+    })
+}
+
+static OWN: std::sync::LazyLock<ImageQuery> = std::sync::LazyLock::new(ImageQuery::default);
+
+/// Records and names show no fractions.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+fn new_bake_id() -> String {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    format!("bake-{}", &id[..12])
+}
+
+fn host_architecture() -> Result<Architecture, FactsError> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok(Architecture::X86_64),
+        "aarch64" => Ok(Architecture::Arm64),
+        other => Err(FactsError::Host { architecture: other.to_owned() }),
+    }
+}
+
+async fn base(
+    base: &Base,
+    dir: &Path,
+    cloud: &Cloud,
+    architecture: Architecture,
+    stop: &Stop,
+) -> Result<BaseFacts, FactsError> {
+    if let Some(scratch) = &base.scratch {
+        return Ok(BaseFacts::Scratch(scratch.clone()));
+    }
+    if let Some(file) = &base.file {
+        let path = dir.join(file);
+        return Ok(BaseFacts::File { format: disk_format(&path)?, path });
+    }
+    let image = if let Some(id) = &base.image {
+        let id =
+            ImageId::parse(id).ok_or_else(|| FactsError::NotAnId { key: "base.image", value: id.clone() })?;
+        by_id(cloud, id, "base.image", stop).await?
+    } else if let Some(parameter) = &base.parameter {
+        by_parameter(cloud, parameter, "base.parameter", stop).await?
+    } else if let Some(newest) = &base.newest {
+        let query = ImageQuery {
+            owners: newest.owners.clone(),
+            name: Some(newest.name.clone()),
+            ..ImageQuery::default()
+        };
+        let what = format!("named `{}` and owned by {}", newest.name, newest.owners.join(", "));
+        newest_of(cloud, &query, architecture, "base.newest", what, stop).await?
+    } else if let Some(family) = &base.family {
+        if let Some(account) = &base.account {
+            return Err(FactsError::OtherAccount { account: account.clone() });
+        }
+        if let Some(channel) = &base.channel {
+            by_parameter(cloud, &channel_parameter(family, architecture, channel), "base.channel", stop)
+                .await?
+        } else {
+            let tags = Tags::from([
+                (tag("family"), family.clone()),
+                (tag("architecture"), architecture.to_string()),
+            ]);
+            let query = ImageQuery { tags, ..ImageQuery::default() };
+            newest_of(cloud, &query, architecture, "base.family", format!("of the family `{family}`"), stop)
+                .await?
+        }
+    } else {
+        return Err(FactsError::NoBase);
+    };
+    if image.state != ImageState::Available {
+        return Err(FactsError::NotAvailable {
+            image: image.id,
+            state: format!("{:?}", image.state).to_lowercase(),
+        });
+    }
+    let lineage = lineage(cloud, &image, stop).await?;
+    Ok(BaseFacts::Image { image: Box::new(image), lineage })
+}
+
+/// The parameter that names the current image of a family and architecture.
+#[must_use]
+pub fn channel_parameter(family: &str, architecture: Architecture, channel: &str) -> String {
+    format!("/bakehouse/{family}/{architecture}/{channel}")
+}
+
+async fn by_id(cloud: &Cloud, id: ImageId, key: &'static str, stop: &Stop) -> Result<Image, FactsError> {
+    let query = ImageQuery { ids: vec![id.clone()], ..ImageQuery::default() };
+    let found = match retrying(stop, || cloud.images.find(&query)).await {
+        Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
+    let place = cloud.place.clone();
+    found.into_iter().next().ok_or(FactsError::NoImage { key, what: format!("with the id {id}"), place })
+}
+
+async fn by_parameter(
+    cloud: &Cloud,
+    name: &str,
+    key: &'static str,
+    stop: &Stop,
+) -> Result<Image, FactsError> {
+    let parameter = match retrying(stop, || cloud.parameters.get(name)).await {
+        Err(error) if error.kind == ErrorKind::NotFound => {
+            return Err(FactsError::NoParameter { key, name: name.to_owned(), place: cloud.place.clone() });
+        }
+        other => other?,
+    };
+    let id = ImageId::parse(&parameter.value).ok_or_else(|| FactsError::NotAnId {
+        key,
+        value: format!("{} (the value of {name})", parameter.value),
+    })?;
+    by_id(cloud, id, key, stop).await
+}
+
+async fn newest_of(
+    cloud: &Cloud,
+    query: &ImageQuery,
+    architecture: Architecture,
+    key: &'static str,
+    what: String,
+    stop: &Stop,
+) -> Result<Image, FactsError> {
+    let found = retrying(stop, || cloud.images.find(query)).await?;
+    let fits =
+        |image: &Image| image.state == ImageState::Available && image.attributes.architecture == architecture;
+    found.into_iter().find(fits).ok_or(FactsError::NoImage {
+        key,
+        what: format!("{what}, for {architecture} and available,"),
+        place: cloud.place.clone(),
+    })
+}
+
+/// The image's own base, that one's base and so on, as far as they still exist; the image itself first.
+async fn lineage(cloud: &Cloud, image: &Image, stop: &Stop) -> Result<Vec<ImageId>, FactsError> {
+    let mut line = vec![image.id.clone()];
+    let mut next = image.tags.get(&tag("base")).and_then(|id| ImageId::parse(id));
+    while let Some(id) = next.take() {
+        if line.contains(&id) || line.len() == LONGEST_LINEAGE {
+            break;
+        }
+        line.push(id.clone());
+        let query = ImageQuery { ids: vec![id], ..ImageQuery::default() };
+        match retrying(stop, || cloud.images.find(&query)).await {
+            Ok(found) => {
+                next = found
+                    .first()
+                    .and_then(|image| image.tags.get(&tag("base")))
+                    .and_then(|id| ImageId::parse(id));
+            }
+            // It was deleted: its id is still worth knowing.
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(line)
+}
+
+/// A qcow2 file says so in its first four bytes; anything else is raw.
+fn disk_format(path: &Path) -> Result<DiskFormat, FactsError> {
+    use std::io::Read;
+    let unreadable = |source| FactsError::File { path: path.to_owned(), source };
+    let mut magic = [0; 4];
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let read = file.read(&mut magic).map_err(unreadable)?;
+    Ok(if read == 4 && magic == *b"QFI\xfb" { DiskFormat::Qcow2 } else { DiskFormat::Raw })
+}
+
+/// Why the facts are not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    #[error("base: it names nothing to bake from")]
+    NoBase,
+    #[error(
+        "base.account: images of another account ({account}) cannot be used yet; bake the base in this account"
+    )]
+    OtherAccount { account: String },
+    #[error("{key}: no image {what} is in {place}; bake it first, or name another")]
+    NoImage { key: &'static str, what: String, place: Place },
+    #[error("{key}: the parameter {name} is not in {place}; promote an image to it first, or name another")]
+    NoParameter { key: &'static str, name: String, place: Place },
+    #[error("{key}: `{value}` is no image id; one looks like ami-0123456789abcdef0")]
+    NotAnId { key: &'static str, value: String },
+    #[error("base: {image} is {state}; name an image that is available")]
+    NotAvailable { image: ImageId, state: String },
+    #[error("this host is {architecture}; images are x86_64 or arm64, and are baked on a host of the same")]
+    Host { architecture: String },
+    #[error("base.file: cannot read {}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Inputs(#[from] InputsError),
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+}

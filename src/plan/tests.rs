@@ -1,0 +1,199 @@
+//! Plans, as pure tables: a recipe and facts in, a plan or an error out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::cloud::{AccountId, ImageState, Partition, Region};
+use crate::recipe::Recipe;
+
+fn recipe(rest: serde_json::Value) -> Recipe {
+    let mut whole = serde_json::json!({
+        "version": 1,
+        "name": "web",
+        "architecture": "x86_64",
+        "base": { "family": "os-base" },
+    });
+    for (key, value) in rest.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    serde_json::from_value(whole).unwrap()
+}
+
+fn place() -> Place {
+    Place {
+        partition: Partition::local(),
+        account: AccountId::parse("000000000000").unwrap(),
+        region: Region::parse("local").unwrap(),
+    }
+}
+
+fn base() -> Image {
+    Image {
+        id: ImageId::parse("ami-0123456789abcdef0").unwrap(),
+        owner: place().account,
+        name: "os-base-1".into(),
+        description: String::new(),
+        state: ImageState::Available,
+        created: Timestamp::UNIX_EPOCH,
+        attributes: ImageAttributes {
+            architecture: Architecture::X86_64,
+            boot_mode: Some(BootMode::UefiPreferred),
+            ena: true,
+            sriov: None,
+            imds_v2: true,
+            tpm: false,
+            uefi_data: Some("AAAA".into()),
+            root_device: "/dev/sda1".into(),
+            devices: vec![
+                BlockDevice {
+                    name: "/dev/sda1".into(),
+                    ebs: Some(EbsDisk {
+                        snapshot: SnapshotId::parse("snap-0123456789abcdef0"),
+                        size: 4,
+                        kind: DiskType::Gp2,
+                        iops: None,
+                        throughput: None,
+                        delete_on_termination: true,
+                    }),
+                    virtual_name: None,
+                },
+                BlockDevice { name: "/dev/sdb".into(), ebs: None, virtual_name: Some("ephemeral0".into()) },
+            ],
+        },
+        tags: Tags::new(),
+        usage_operation: "RunInstances".into(),
+        platform: "Linux/UNIX".into(),
+        product_codes: vec![],
+    }
+}
+
+fn facts(base: BaseFacts) -> Facts {
+    Facts {
+        bake: "bake-1".into(),
+        now: "2026-03-04T05:06:07Z".parse().unwrap(),
+        place: place(),
+        host: Architecture::X86_64,
+        base,
+        names_taken: BTreeSet::new(),
+        source: Source::default(),
+        inputs: BTreeMap::new(),
+        warnings: vec![],
+    }
+}
+
+fn on(image: Image) -> Facts {
+    let lineage = vec![image.id.clone()];
+    facts(BaseFacts::Image { image: Box::new(image), lineage })
+}
+
+fn scratch() -> Facts {
+    let scratch = serde_json::json!({ "distribution": "debian", "suite": "bookworm" });
+    facts(BaseFacts::Scratch(serde_json::from_value(scratch).unwrap()))
+}
+
+fn error(recipe: &Recipe, facts: &Facts) -> String {
+    make(recipe, facts).unwrap_err().to_string()
+}
+
+#[test]
+fn a_plain_image_is_baked_directly_with_every_attribute_of_its_base() {
+    let plan = make(&recipe(serde_json::json!({})), &on(base())).unwrap();
+    assert_eq!(plan.method, MethodKind::Direct);
+    assert_eq!(plan.attributes, base().attributes);
+    assert_eq!(plan.image_name, "web-20260304-050607");
+    assert_eq!(plan.tags[&tag("base")], "ami-0123456789abcdef0");
+    assert_eq!(plan.tags[&tag("family")], "web");
+    assert!(plan.temporary_tags().contains_key(&tag("expires")));
+    assert!(!plan.tags.contains_key(&tag("expires")));
+}
+
+#[test]
+fn a_base_from_scratch_has_an_image_made_for_ec2() {
+    let plan = make(&recipe(serde_json::json!({})), &scratch()).unwrap();
+    assert_eq!(plan.method, MethodKind::Scratch);
+    assert_eq!(plan.attributes.boot_mode, Some(BootMode::UefiPreferred));
+    assert!(plan.attributes.ena && plan.attributes.imds_v2);
+    assert_eq!(plan.attributes.root_device, "/dev/xvda");
+}
+
+#[test]
+fn bases_with_billing_codes_are_refused_by_name() {
+    type Change = fn(&mut Image);
+    let cases: [(Change, &str); 3] = [
+        (|image| image.usage_operation = "RunInstances:0010".into(), "RunInstances:0010"),
+        (|image| image.platform = "Windows".into(), "Windows"),
+        (|image| image.product_codes.push("abc".into()), "abc"),
+    ];
+    for (change, named) in cases {
+        let mut image = base();
+        change(&mut image);
+        let error = error(&recipe(serde_json::json!({})), &on(image));
+        assert!(error.contains(named) && error.contains("ami-0123456789abcdef0"), "{error}");
+    }
+}
+
+#[test]
+fn what_the_base_cannot_give_is_an_error_that_names_the_key() {
+    let cases = [
+        (serde_json::json!({ "disk": { "size": "2GiB" } }), "disk.size"),
+        (serde_json::json!({ "image": { "imds": "optional" } }), "image.imds"),
+        (serde_json::json!({ "method": "scratch" }), "method"),
+        (serde_json::json!({ "architecture": "arm64" }), "architecture"),
+        (serde_json::json!({ "image": { "name": "web-{commit}" } }), "image.name"),
+    ];
+    for (rest, key) in cases {
+        let error = error(&recipe(rest), &on(base()));
+        assert!(error.starts_with(key), "{error}");
+    }
+    let error = error(&recipe(serde_json::json!({ "method": "direct" })), &scratch());
+    assert!(error.starts_with("method"), "{error}");
+}
+
+#[test]
+fn a_name_that_exists_is_an_error_before_anything_is_made() {
+    let mut facts = on(base());
+    facts.names_taken.insert("fixed".into());
+    let error = error(&recipe(serde_json::json!({ "image": { "name": "fixed" } })), &facts);
+    assert!(error.contains("`fixed` exists"), "{error}");
+}
+
+#[test]
+fn names_are_filled_in_and_keep_to_ec2s_rule() {
+    let mut facts = on(base());
+    facts.source.commit = Some("0123456789abcdef0123".into());
+    let named = |name: &str| make(&recipe(serde_json::json!({ "image": { "name": name } })), &facts);
+    assert_eq!(named("{name}-{architecture}-{commit}").unwrap().image_name, "web-x86_64-0123456789ab");
+    for bad in ["a", "what?", &"x".repeat(129)] {
+        assert!(named(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn the_fingerprint_is_of_the_recipe_the_base_and_the_inputs() {
+    let fingerprint = |recipe: &Recipe, facts: &Facts| make(recipe, facts).unwrap().fingerprint;
+    let same = recipe(serde_json::json!({}));
+    let first = fingerprint(&same, &on(base()));
+    let mut later = on(base());
+    later.now = "2027-01-01T00:00:00Z".parse().unwrap();
+    later.bake = "bake-2".into();
+    assert_eq!(first, fingerprint(&same, &later));
+    let mut other = on(base());
+    other.inputs.insert("a".into(), "00".into());
+    assert_ne!(first, fingerprint(&same, &other));
+    let mut newer = base();
+    newer.id = ImageId::parse("ami-0123456789abcdef1").unwrap();
+    assert_ne!(first, fingerprint(&same, &on(newer)));
+    assert_ne!(first, fingerprint(&recipe(serde_json::json!({ "disk": { "size": "8GiB" } })), &on(base())));
+}
+
+#[test]
+fn a_plan_says_its_method_and_why_and_survives_its_json() {
+    let plan = make(&recipe(serde_json::json!({ "disk": { "size": "8GiB" } })), &on(base())).unwrap();
+    let text = plan.to_string();
+    assert!(text.contains("direct: ") && text.contains("8 GiB") && text.contains("os-base-1"), "{text}");
+    let json = serde_json::to_string(&plan).unwrap();
+    let back: Plan = serde_json::from_str(&json).unwrap();
+    assert_eq!(back.to_string(), text);
+}

@@ -1,0 +1,83 @@
+//! The direct method.
+
+use std::fs;
+
+use super::yard::{Yard, machine};
+
+/// The test that matters most: a kernel that is installed in a direct bake boots, from BIOS and from UEFI.
+#[test]
+fn a_kernel_update_inside_a_direct_bake_still_boots_from_bios_and_from_uefi() {
+    let yard = Yard::shared();
+    yard.recipe(
+        "kernel",
+        "version: 1\nname: kernel\narchitecture: x86_64\nbase: { family: os-base }\n\
+         provision:\n\
+         \x20 - packages: { install: [linux-image-amd64] }\n\
+         \x20 - shell: { run: 'apt-get purge -y \"linux-image-*cloud*\"' }\n\
+         checks:\n\
+         \x20 - package: { name: linux-image-amd64 }\n\
+         \x20 - command: { run: 'uname -r | grep -v cloud' }\n",
+    );
+    yard.bake("kernel", &[]).ok();
+    for firmware in ["bios", "uefi"] {
+        let boot = machine();
+        yard.run(&["test", "kernel", "--firmware", firmware]).ok();
+        drop(boot);
+    }
+}
+
+/// A child costs its delta, and the image that it was made from is not touched.
+#[test]
+fn a_child_stores_its_changed_blocks_only() {
+    let yard = Yard::shared();
+    yard.recipe(
+        "small",
+        "version: 1\nname: small\narchitecture: x86_64\nbase: { family: os-base }\n\
+         provision:\n  - shell: { run: 'head -c 8388608 /dev/urandom > /srv/noise' }\n\
+         checks:\n  - file: { path: /srv/noise }\n",
+    );
+    yard.bake("small", &[]).ok();
+    let record = yard.record("small");
+    let changed = record["disk"]["changed-blocks"].as_u64().unwrap();
+    // 16 blocks of noise; the journal, bitmaps, inodes and what the seal rewrote besides.
+    assert!((16..200).contains(&changed), "{changed}");
+    let map = fs::read(yard.out("small").join("blocks.map")).unwrap();
+    assert_eq!(map.len() as u64, 16 + 32 + 36 * record["disk"]["blocks"].as_u64().unwrap());
+    yard.run(&["test", "small", "--no-boot"]).ok();
+}
+
+/// The disk grows where the recipe wants a larger one.
+#[test]
+fn a_larger_disk_is_grown_in_the_bake() {
+    let yard = Yard::shared();
+    let size = yard.record("os-base")["disk"]["size"].as_u64().unwrap() + 1;
+    yard.recipe(
+        "larger",
+        &format!(
+            "version: 1\nname: larger\narchitecture: x86_64\nbase: {{ family: os-base }}\ndisk: {{ size: {size}GiB }}\n\
+             provision:\n  - shell: {{ run: 'test $(df --output=size -BM / | tail -n 1 | tr -dc 0-9) -gt 1500' }}\n"
+        ),
+    );
+    yard.bake("larger", &[]).ok();
+    assert_eq!(yard.record("larger")["disk"]["size"], size);
+    yard.run(&["test", "larger", "--no-boot"]).ok();
+}
+
+/// A shell in an image is a copy's: nothing of it stays.
+#[test]
+fn a_shell_works_in_a_copy_that_is_thrown_away() {
+    let yard = Yard::shared();
+    let image = yard.record("os-base")["images"][0]["image"].as_str().unwrap().to_owned();
+    let said = yard
+        .run(&[
+            "shell",
+            &image,
+            "--",
+            "/bin/sh",
+            "-c",
+            "echo x > /etc/thrown-away; cat /etc/thrown-away /etc/os-release",
+        ])
+        .ok();
+    assert!(said.out.contains("ID=debian"), "{}", said.out);
+    yard.run(&["shell", &image, "--", "/usr/bin/test", "!", "-e", "/etc/thrown-away"]).ok();
+}

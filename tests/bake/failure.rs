@@ -1,0 +1,120 @@
+//! What is left when a bake fails or is ended: nothing, unless the user asked for it.
+
+use std::io::{BufRead, BufReader};
+use std::time::Duration;
+
+use super::yard::{Said, Yard};
+
+fn recipe(name: &str, step: &str) -> String {
+    format!(
+        "version: 1\nname: {name}\narchitecture: x86_64\nbase: {{ family: os-base }}\nprovision:\n  - shell: {{ run: '{step}' }}\n"
+    )
+}
+
+/// The error names the step, its exit code and its last lines; the machine and the store are as before.
+#[test]
+fn a_failed_step_is_told_and_leaves_nothing() {
+    let yard = Yard::shared();
+    yard.recipe("fails", &recipe("fails", "echo the last words; exit 42"));
+    let before = yard.snapshots();
+    let said = yard.bake("fails", &[]).code(3);
+    for part in ["42", "the last words", "shell", "nothing was left behind"] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    assert!(said.out.is_empty());
+    let own: Vec<_> = yard.snapshots().into_iter().filter(|id| !before.contains(id)).collect();
+    // Other tests bake into the same store meanwhile; none of what came is this family's.
+    for id in own {
+        let folder = yard.store().join("places/local/000000000000/local/snapshots").join(id);
+        let text = walk(&folder);
+        assert!(!text.contains("\"fails\""), "{text}");
+    }
+    assert!(work_of(yard, "fails").is_empty());
+}
+
+/// Everything in a folder, as text.
+fn walk(folder: &std::path::Path) -> String {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return std::fs::read(folder).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+    };
+    entries.flatten().map(|entry| walk(&entry.path())).collect()
+}
+
+/// Work folders whose events or plan name a family.
+fn work_of(yard: &Yard, family: &str) -> Vec<std::path::PathBuf> {
+    let Ok(all) = std::fs::read_dir(yard.work()) else {
+        return Vec::new();
+    };
+    let named = |path: &std::path::Path| {
+        std::fs::read_to_string(path.join("kept.json")).is_ok_and(|text| text.contains(family))
+    };
+    all.flatten().map(|entry| entry.path()).filter(|path| named(path)).collect()
+}
+
+/// SIGINT and SIGTERM end the step, clean up and are told by the exit code.
+#[test]
+fn an_interrupted_bake_leaves_nothing() {
+    let yard = Yard::new();
+    // A yard of its own, so that whatever is left is this bake's.
+    copy_store(Yard::shared(), &yard);
+    yard.recipe("slow", &recipe("slow", "echo it began; sleep 1000"));
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let before = yard.snapshots();
+        let mut child = yard.start(&["bake", "slow"]);
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let began = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("it began")));
+        assert!(began.is_some(), "the step did not begin");
+        let status =
+            std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+        let rest: Vec<String> = lines.map_while(Result::ok).collect();
+        let said = Said::from(child.wait_with_output().unwrap());
+        assert_eq!(said.code, code, "{rest:?}");
+        assert!(rest.iter().any(|line| line.contains("nothing was left behind")), "{rest:?}");
+        assert_eq!(yard.snapshots(), before);
+        yard.assert_nothing_left();
+    }
+}
+
+fn copy_store(from: &Yard, to: &Yard) {
+    // Blocks are never changed in place: links are as good as copies and cost nothing.
+    let status =
+        std::process::Command::new("cp").args(["-al"]).args([from.store(), to.store()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// A root is kept where the user asks for it: it can be entered, repaired and finished.
+#[test]
+fn a_failed_root_is_kept_entered_repaired_and_finished() {
+    let yard = Yard::shared();
+    yard.recipe("kept", &recipe("kept", "test -e /etc/repaired"));
+    let said = yard.bake("kept", &["--on-failure", "keep", "--keep-for", "10m"]).code(4);
+    let bake = said.err.split("--finish ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    yard.run(&["shell", &bake, "--", "/bin/sh", "-c", "echo x > /etc/repaired"]).ok();
+    yard.run(&["bake", "--finish", &bake]).ok();
+    assert!(!yard.work().join(&bake).exists());
+    yard.run(&["bake", "--finish", &bake]).code(2);
+    assert_eq!(yard.record("kept")["bake"], bake);
+}
+
+/// A kept root is dropped by hand, or when its time is over.
+#[test]
+fn a_kept_root_is_dropped() {
+    let yard = Yard::shared();
+    yard.recipe("dropped", &recipe("dropped", "exit 1"));
+    let bake = |keep_for: &str| {
+        let said = yard.bake("dropped", &["--on-failure", "keep", "--keep-for", keep_for]).code(4);
+        said.err.split("--drop ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
+    };
+    let by_hand = bake("10m");
+    yard.run(&["bake", "--drop", &by_hand]).ok();
+    assert!(!yard.work().join(&by_hand).exists());
+    let by_time = bake("1s");
+    for _ in 0..200 {
+        if !yard.work().join(&by_time).exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the root is kept though its time is over");
+}

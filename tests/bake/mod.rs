@@ -1,0 +1,11 @@
+//! Whole bakes, by the program as a user runs it: from packages to a booted machine. Need root, loop devices, the
+//! network of the distribution's packages, and QEMU.
+
+#![expect(clippy::disallowed_methods, reason = "the program is started here as a user starts it")]
+
+mod direct;
+mod failure;
+mod quickstart;
+mod scratch;
+mod secret;
+mod yard;

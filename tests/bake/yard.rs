@@ -1,0 +1,175 @@
+//! A store, a work folder and recipes of a test's own, and the program run in them as a user runs it. The base image
+//! is baked from scratch once for all tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Boots are run one at a time: two at once take twice as long each and time out.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// Takes the machine for a boot.
+pub fn machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// What the program said.
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        self.code(0)
+    }
+
+    #[track_caller]
+    pub fn code(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+pub struct Yard {
+    dir: TempDir,
+}
+
+impl Yard {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self { dir: tempfile::Builder::new().prefix("bakehouse-test-").tempdir_in("/var/tmp").unwrap() }
+    }
+
+    /// The one that all tests share, with the family `os-base` baked from scratch in it. Tests only add to it.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Yard> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let yard = Self::new();
+            let recipe =
+                fs::read_to_string(repository().join("examples/quickstart/os-base/bake.yml")).unwrap();
+            yard.recipe("os-base", &recipe);
+            yard.bake("os-base", &[]).ok();
+            yard
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path().join("store")
+    }
+
+    pub fn work(&self) -> PathBuf {
+        self.path().join("work")
+    }
+
+    /// Writes a recipe into a folder of its own.
+    pub fn recipe(&self, name: &str, text: &str) -> PathBuf {
+        self.file(name, "bake.yml", text);
+        self.path().join(name)
+    }
+
+    /// Writes a file into a recipe's folder.
+    pub fn file(&self, recipe: &str, path: &str, text: &str) {
+        let path = self.path().join(recipe).join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub fn out(&self, recipe: &str) -> PathBuf {
+        self.path().join(recipe).join("bakehouse-out")
+    }
+
+    pub fn record(&self, recipe: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.out(recipe).join("image.json")).unwrap()).unwrap()
+    }
+
+    /// The program, with an empty environment and this yard's folders.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", self.path())
+            .env("BAKEHOUSE_LOCAL", self.store())
+            .env("BAKEHOUSE_WORK", self.work())
+            .current_dir(self.path());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Said {
+        self.command().args(args).output().unwrap().into()
+    }
+
+    pub fn bake(&self, recipe: &str, args: &[&str]) -> Said {
+        self.command().arg("bake").arg(recipe).args(args).output().unwrap().into()
+    }
+
+    /// Starts a bake and does not wait for it.
+    pub fn start(&self, args: &[&str]) -> Child {
+        self.command()
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// That no bake left anything on this machine: no work folder, and no loop device on one of its files.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        let left: Vec<_> = fs::read_dir(self.work())
+            .map(|all| all.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default();
+        assert!(left.is_empty(), "work folders are left: {left:?}");
+        let loops: Vec<_> =
+            loops().into_iter().filter(|file| Path::new(file).starts_with(self.path())).collect();
+        assert!(loops.is_empty(), "loop devices are left: {loops:?}");
+    }
+
+    /// The ids of all snapshots in the store.
+    pub fn snapshots(&self) -> Vec<String> {
+        let folder = self.store().join("places/local/000000000000/local/snapshots");
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .map(|all| all.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+            .unwrap_or_default();
+        names.retain(|name| name.starts_with("snap-"));
+        names.sort();
+        names
+    }
+}
+
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files behind the loop devices of this machine.
+fn loops() -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir("/sys/block").unwrap().flatten() {
+        if let Ok(file) = fs::read_to_string(entry.path().join("loop/backing_file")) {
+            files.push(file.trim().to_owned());
+        }
+    }
+    files
+}
