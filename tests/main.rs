@@ -4,6 +4,7 @@
 
 mod acceptance;
 mod bake;
+mod cli;
 mod conformance;
 mod disk;
 mod gate;
@@ -11,3 +12,5 @@ mod layout;
 mod provision;
 mod recipes;
 mod store;
+mod stored;
+mod yard;

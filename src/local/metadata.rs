@@ -204,7 +204,7 @@ pub fn write(folder: &Path, metadata: &Metadata, user_data: &[u8]) -> io::Result
 /// Answers the one connection that standard input and output are.
 ///
 /// # Errors
-/// Where `folder` is not one that [`write`] filled, or the connection broke.
+/// Where `folder` is not one that [`write()`] filled, or the connection broke.
 pub fn serve(folder: &Path) -> io::Result<()> {
     let connection = std::net::TcpStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Bounds each read. A pipe has no such limit: then this refuses, and whoever holds the other end closes it.

@@ -15,7 +15,7 @@ use bakehouse::host::stop::Stop;
 use bakehouse::recipe::{BootTest, Check, Span};
 use bakehouse::report::Reporter;
 
-use super::stored;
+use crate::stored;
 
 /// How an instance behaves.
 #[derive(Clone, Copy, PartialEq)]

@@ -3,7 +3,7 @@
 use bakehouse::local::metadata::{Identity, Metadata, Response, answer, respond, write};
 use jiff::Timestamp;
 
-use super::stored;
+use crate::stored;
 
 async fn metadata(tokens_required: bool) -> Metadata {
     let dir = tempfile::tempdir().unwrap();

@@ -5,4 +5,3 @@ mod guest;
 mod in_root;
 mod metadata;
 mod qemu;
-mod stored;

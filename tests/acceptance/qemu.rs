@@ -8,8 +8,8 @@ use bakehouse::cloud::{
 use bakehouse::host::stop::Stop;
 use bakehouse::local::qemu::{DiskBus, Session, interactive};
 
-use super::stored;
 use crate::gate;
+use crate::stored;
 
 const TOOLS: [&str; 4] = ["qemu-system-x86_64", "flock", "timeout", "setsid"];
 const WORDS: &str = "the boot sector speaks\r\n";

@@ -2,12 +2,12 @@
 
 use std::fs;
 
-use super::yard::{Yard, machine};
+use crate::yard::{Yard, machine};
 
 /// The test that matters most: a kernel that is installed in a direct bake boots, from BIOS and from UEFI.
 #[test]
 fn a_kernel_update_inside_a_direct_bake_still_boots_from_bios_and_from_uefi() {
-    let yard = Yard::shared();
+    let Some(yard) = Yard::shared() else { return };
     yard.recipe(
         "kernel",
         "version: 1\nname: kernel\narchitecture: x86_64\nbase: { family: os-base }\n\
@@ -29,7 +29,7 @@ fn a_kernel_update_inside_a_direct_bake_still_boots_from_bios_and_from_uefi() {
 /// A child costs its delta, and the image that it was made from is not touched.
 #[test]
 fn a_child_stores_its_changed_blocks_only() {
-    let yard = Yard::shared();
+    let Some(yard) = Yard::shared() else { return };
     yard.recipe(
         "small",
         "version: 1\nname: small\narchitecture: x86_64\nbase: { family: os-base }\n\
@@ -49,7 +49,7 @@ fn a_child_stores_its_changed_blocks_only() {
 /// The disk grows where the recipe wants a larger one.
 #[test]
 fn a_larger_disk_is_grown_in_the_bake() {
-    let yard = Yard::shared();
+    let Some(yard) = Yard::shared() else { return };
     let size = yard.record("os-base")["disk"]["size"].as_u64().unwrap() + 1;
     yard.recipe(
         "larger",
@@ -66,7 +66,7 @@ fn a_larger_disk_is_grown_in_the_bake() {
 /// A shell in an image is a copy's: nothing of it stays.
 #[test]
 fn a_shell_works_in_a_copy_that_is_thrown_away() {
-    let yard = Yard::shared();
+    let Some(yard) = Yard::shared() else { return };
     let image = yard.record("os-base")["images"][0]["image"].as_str().unwrap().to_owned();
     let said = yard
         .run(&[

@@ -8,4 +8,3 @@ mod failure;
 mod quickstart;
 mod scratch;
 mod secret;
-mod yard;

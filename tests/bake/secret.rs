@@ -4,14 +4,14 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use super::yard::Yard;
+use crate::yard::Yard;
 
 const FROM_ENVIRONMENT: &str = "s3cret-from-the-environment-4711";
 const FROM_FILE: &str = "s3cret-from-a-file-0815";
 
 #[test]
 fn a_secret_is_used_and_is_nowhere_afterwards() {
-    let yard = Yard::shared();
+    let Some(yard) = Yard::shared() else { return };
     yard.recipe(
         "secret",
         "version: 1\nname: secret\narchitecture: x86_64\nbase: { family: os-base }\nprovision:\n\

@@ -1,6 +1,8 @@
 //! A store, a work folder and recipes of a test's own, and the program run in them as a user runs it. The base image
 //! is baked from scratch once for all tests.
 
+#![expect(clippy::disallowed_methods, reason = "the program is started here as a user starts it")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -8,6 +10,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::gate;
+
+/// What whole bakes need besides root and loop devices.
+const TOOLS: [&str; 5] = ["mmdebstrap", "mke2fs", "sfdisk", "mformat", "qemu-system-x86_64"];
 
 /// Boots are run one at a time: two at once take twice as long each and time out.
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -57,17 +64,21 @@ impl Yard {
         Self { dir: tempfile::Builder::new().prefix("bakehouse-test-").tempdir_in("/var/tmp").unwrap() }
     }
 
-    /// The one that all tests share, with the family `os-base` baked from scratch in it. Tests only add to it.
-    pub fn shared() -> &'static Self {
+    /// The one that all tests share, with the family `os-base` baked from scratch in it. Tests only add to it. `None`
+    /// where this machine cannot bake.
+    pub fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Yard> = OnceLock::new();
-        SHARED.get_or_init(|| {
+        if !gate::has_root(&TOOLS) {
+            return None;
+        }
+        Some(SHARED.get_or_init(|| {
             let yard = Self::new();
             let recipe =
                 fs::read_to_string(repository().join("examples/quickstart/os-base/bake.yml")).unwrap();
             yard.recipe("os-base", &recipe);
             yard.bake("os-base", &[]).ok();
             yard
-        })
+        }))
     }
 
     pub fn path(&self) -> &Path {
