@@ -17,15 +17,15 @@ help: ## show this list
 
 bake: packages build ## bake examples/quickstart on this machine and boot the result
 	@echo "==> os-base: Debian from its packages (about two minutes; later runs find it unchanged)"
-	@$(SUDO) $(BIN) bake --local=$(STORE) $(QUICKSTART)/os-base >/dev/null
+	@$(SUDO) $(BIN) --quiet bake --local="$(STORE)" $(QUICKSTART)/os-base >/dev/null
 	@echo "==> web: nginx on top of it, only the changed blocks stored"
-	@$(SUDO) $(BIN) bake --local=$(STORE) --fresh $(QUICKSTART)/web >/dev/null
-	@echo "==> checking and booting it"
-	@$(SUDO) $(BIN) test --local=$(STORE) $(QUICKSTART)/web/bakehouse-out/image.json
+	@$(SUDO) $(BIN) --quiet bake --local="$(STORE)" --fresh $(QUICKSTART)/web >/dev/null
+	@echo "==> checking and booting it (one to three minutes without KVM)"
+	@$(SUDO) $(BIN) --quiet test --local="$(STORE)" $(QUICKSTART)/web/bakehouse-out/image.json
 	@echo
 	@echo "Baked, checked and booted: $$(. $(QUICKSTART)/web/bakehouse-out/bakehouse.env; echo "$$AMI_NAME ($$AMI_ID)")"
 	@echo "  record   $(QUICKSTART)/web/bakehouse-out/image.json"
-	@echo "  next     $(strip $(SUDO) $(BIN)) boot --local=$(STORE) $$(. $(QUICKSTART)/web/bakehouse-out/bakehouse.env; echo "$$AMI_ID")"
+	@echo "  next     $(strip $(SUDO) $(BIN)) boot --local="$(STORE)" $$(. $(QUICKSTART)/web/bakehouse-out/bakehouse.env; echo "$$AMI_ID")"
 
 build: ## build the local-only binary (no AWS SDK)
 	@echo "==> building $(BIN)"

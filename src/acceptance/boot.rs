@@ -9,6 +9,7 @@ use super::outcome::{Outcome, Status};
 use super::script::{Script, ScriptError};
 use crate::cloud::{
     BootMode, Cloud, CloudError, ErrorKind, Image, InstanceId, InstanceState, NewInstance, Tags, Token,
+    retrying,
 };
 use crate::host::stop::Stop;
 use crate::recipe::{BootTest, Check};
@@ -128,7 +129,7 @@ pub async fn boot_test(
     let seen = watch.until_told(stop).await;
     let seconds = began.elapsed().as_secs_f64();
     // Also after a stop and after an error: an instance costs money.
-    let leftover = match cloud.instances.terminate(&instance).await {
+    let leftover = match retrying(&Stop::never(), || cloud.instances.terminate(&instance)).await {
         Ok(()) => None,
         Err(error) => Some(format!("{instance} could not be ended: {error}")),
     };
@@ -317,4 +318,15 @@ pub enum AcceptanceError {
     Watch { instance: String, left: Option<String>, source: CloudError },
     #[error("the boot test was stopped{}", left.as_ref().map(|left| format!("; {left}")).unwrap_or_default())]
     Stopped { left: Option<String> },
+}
+
+impl AcceptanceError {
+    /// The instance that could not be ended, and why.
+    #[must_use]
+    pub fn left(&self) -> Option<&str> {
+        match self {
+            Self::Watch { left, .. } | Self::Stopped { left } => left.as_deref(),
+            Self::Script(_) | Self::Launch { .. } => None,
+        }
+    }
 }

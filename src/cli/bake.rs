@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use super::exit::{Failure, chain};
 use super::plan::{RecipeArgs, make};
 use super::print;
-use super::session::{self, Global, Mounts, Session};
+use super::session::{self, Global, Mounts, Session, absolute};
 use crate::cloud::{ErrorKind, ImageQuery, ImageState, retrying};
 use crate::disk::BlockMap;
 use crate::image::{self, Record, cyclonedx, environment};
 use crate::ledger::Left;
 use crate::method::{self, BakeCause, Baked, Bench, WorkDir, keep};
-use crate::plan::Plan;
+use crate::plan::{Plan, tag};
 use crate::recipe::Span;
 use crate::report::JsonLines;
 
@@ -54,22 +54,19 @@ enum OnFailure {
 
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if let Some(bake) = &args.drop {
+        session::require_root()?;
         return Ok(keep::drop_root(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?);
     }
     if let Some(bake) = &args.finish {
-        let kept = keep::take_over(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
-        return session::run(global, Mounts::Yes, |session| async move {
-            let baking = Baking { session, global, args, recipe_dir: kept.recipe_dir, recipe: kept.recipe };
-            baking.bake(kept.plan, kept.out, Some(kept.step)).await
-        });
+        return finish(bake, args, global);
     }
     let loaded = args.recipe.load()?;
     let mounts = if args.dry_run { Mounts::No } else { Mounts::Yes };
     session::run(global, mounts, |session| async move {
         let out = global.out(&loaded.dir);
-        let plan = make(&args.recipe, &loaded, &session).await?;
+        let plan = make(&args.recipe, &loaded, &session, global).await?;
         if args.dry_run {
-            return print(plan.to_string().trim_end());
+            return super::plan::show(&plan, global);
         }
         if !args.fresh
             && let Some(record) = unchanged(&plan, &out, &session).await
@@ -80,9 +77,25 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
             ));
             return tell(&record, &out, global);
         }
+        plan.check_name()
+            .map_err(|error| Failure::Input(format!("{}: {}", loaded.file.display(), chain(&error))))?;
         let baking =
-            Baking { session, global, args, recipe_dir: loaded.dir.clone(), recipe: loaded.digest.hex() };
+            Baking { session, global, args, recipe_dir: absolute(&loaded.dir), recipe: loaded.digest.hex() };
         baking.bake(plan, out, None).await
+    })
+}
+
+/// Goes on with a bake whose root was kept. Whoever repaired it by hand made it another image than the recipe's: it is
+/// never taken for that.
+fn finish(bake: &str, args: &Args, global: &Global) -> anyhow::Result<()> {
+    session::run(global, Mounts::Yes, |session| async move {
+        // Once everything that could be wrong with the call was looked at: from here on nobody else keeps the root.
+        let kept = keep::take_over(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
+        let mut plan = kept.plan;
+        plan.fingerprint = format!("repaired in {bake}");
+        plan.tags.insert(tag("fingerprint"), plan.fingerprint.clone());
+        let baking = Baking { session, global, args, recipe_dir: kept.recipe_dir, recipe: kept.recipe };
+        baking.bake(plan, kept.out, Some(kept.step)).await
     })
 }
 
@@ -129,7 +142,8 @@ impl Baking<'_> {
         } else {
             WorkDir::create(&base, &plan.bake)
         }?;
-        let keep = (args.on_failure == OnFailure::Keep).then(|| keep::Wish {
+        // What was kept once was worth keeping.
+        let keep = (args.on_failure == OnFailure::Keep || resume.is_some()).then(|| keep::Wish {
             seconds: args.keep_for.duration().as_secs(),
             out: out.clone(),
             recipe: recipe.clone(),
@@ -152,21 +166,19 @@ impl Baking<'_> {
             Ok(baked) => baked,
             Err(error) => {
                 let mut left = error.left;
-                if matches!(error.cause, BakeCause::Kept { .. }) {
-                    left.add(format!("the kept root in {}", bench.work.keep().display()));
+                if let BakeCause::Kept { bake, until, .. } = &error.cause {
+                    let (again, path) = (global.again(), bench.work.keep());
+                    left.add(format!(
+                        "{}, the root, kept until {until}\n    look into it   bakehouse shell{again} {bake}\n    \
+                         go on with it  bakehouse bake{again} --finish {bake}\n    \
+                         drop it        bakehouse bake{again} --drop {bake}",
+                        path.display()
+                    ));
                 } else if let Err(error) = bench.work.close() {
                     left.add(chain(&error));
                 }
-                return Err(match Failure::of(&error.cause, left) {
-                    Failure::Work { message, left } => {
-                        Failure::Work { message: reporter.masked(&message), left }
-                    }
-                    Failure::Unavailable { message, left } => {
-                        Failure::Unavailable { message: reporter.masked(&message), left }
-                    }
-                    other => other,
-                }
-                .into());
+                let failure = Failure::of(&error.cause, left);
+                anyhow::bail!(failure.masked(|text| reporter.masked(text)));
             }
         };
         let registered = image::register(&plan, &baked, &recipe, &session.cloud, &stop).await;
@@ -177,7 +189,9 @@ impl Baking<'_> {
                 left.add(chain(error));
             }
             match &error.cause {
-                image::RegisterCause::Register(source) if source.kind == ErrorKind::Exists => {
+                image::RegisterCause::Register(source)
+                    if source.kind == ErrorKind::Exists && left.is_nothing() =>
+                {
                     Failure::Input(chain(&error))
                 }
                 _ => Failure::of(&error, left),

@@ -67,7 +67,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
                 image: &image,
                 disk: &work.disk(),
                 folder: work.path(),
-                memory: store.folder(),
+                memory: &store.place_dir(&session.cloud.place).join("instances/emulator.json"),
                 program: &program,
                 boot_mode: args.firmware.map(Firmware::boot_mode),
                 bus: match args.bus {

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::cloud::{CloudError, ErrorKind};
-use crate::host::exec::ExecError;
 use crate::ledger::Left;
 
 /// How a verb ended that did not succeed. Travels inside an `anyhow::Error`; any other error in one is work that failed.
@@ -14,7 +13,7 @@ pub enum Failure {
     /// The work failed.
     Work { message: String, left: Left },
     /// Credentials, permissions, not root.
-    Denied(String),
+    Denied { message: String, left: Left },
     /// Checks of the image failed.
     Checks(String),
     /// The cloud is unavailable or throttles: try again.
@@ -31,9 +30,10 @@ impl Failure {
             Self::Input(_) => 2,
             Self::Work { left: Left::Nothing, .. } => 3,
             Self::Work { left: Left::These(_), .. }
+            | Self::Denied { left: Left::These(_), .. }
             | Self::Unavailable { left: Left::These(_), .. }
             | Self::Interrupted { left: Left::These(_), .. } => 4,
-            Self::Denied(_) => 5,
+            Self::Denied { left: Left::Nothing, .. } => 5,
             Self::Checks(_) => 6,
             Self::Unavailable { left: Left::Nothing, .. } => 75,
             Self::Interrupted { signal: libc::SIGTERM, left: Left::Nothing } => 143,
@@ -41,15 +41,33 @@ impl Failure {
         }
     }
 
+    /// Not allowed, before anything was done.
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self::Denied { message: message.into(), left: Left::Nothing }
+    }
+
+    /// The same with `hide` done to its message: no secret may stand in it.
+    #[must_use]
+    pub fn masked(self, hide: impl Fn(&str) -> String) -> Self {
+        match self {
+            Self::Input(message) => Self::Input(hide(&message)),
+            Self::Checks(message) => Self::Checks(hide(&message)),
+            Self::Work { message, left } => Self::Work { message: hide(&message), left },
+            Self::Denied { message, left } => Self::Denied { message: hide(&message), left },
+            Self::Unavailable { message, left } => Self::Unavailable { message: hide(&message), left },
+            Self::Interrupted { signal, left } => Self::Interrupted { signal, left },
+        }
+    }
+
     /// A failure of some work, sorted by what the error's chain holds.
     #[must_use]
     pub fn of(error: &(dyn std::error::Error + 'static), left: Left) -> Self {
-        let message = chain(error);
+        let message = with_advice(chain(error));
         let mut cause = Some(error);
         while let Some(current) = cause {
             if let Some(cloud) = current.downcast_ref::<CloudError>() {
                 match cloud.kind {
-                    ErrorKind::Denied => return Self::Denied(message),
+                    ErrorKind::Denied => return Self::Denied { message, left },
                     ErrorKind::Throttled | ErrorKind::Transient => {
                         return Self::Unavailable { message, left };
                     }
@@ -61,9 +79,6 @@ impl Failure {
                     | ErrorKind::Invalid
                     | ErrorKind::Unknown => {}
                 }
-            }
-            if let Some(ExecError::Missing { .. }) = current.downcast_ref::<ExecError>() {
-                return Self::Work { message, left };
             }
             cause = current.source();
         }
@@ -86,14 +101,32 @@ impl std::error::Error for Failure {}
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Input(message) | Self::Denied(message) | Self::Checks(message) => f.write_str(message),
-            Self::Work { message, left } => write!(f, "{message}\n{left}"),
+            Self::Input(message) | Self::Checks(message) | Self::Denied { message, left: Left::Nothing } => {
+                f.write_str(message)
+            }
+            Self::Work { message, left } | Self::Denied { message, left } => write!(f, "{message}\n{left}"),
             Self::Unavailable { message, left } => write!(f, "{message}\n{left}; try again"),
             Self::Interrupted { signal, left } => {
                 let name = if *signal == libc::SIGTERM { "SIGTERM" } else { "SIGINT" };
                 write!(f, "interrupted by {name}; {left}")
             }
         }
+    }
+}
+
+/// What the machine lacks, said with what to do about it.
+fn with_advice(message: String) -> String {
+    const ADVICE: [(&str, &str); 2] = [
+        (
+            "No space left on device",
+            "free some space, or name folders with more of it: --work, --local=STORE",
+        ),
+        ("Too many open files", "raise the limit: ulimit -n"),
+    ];
+    let advice = ADVICE.iter().find(|(sign, _)| message.contains(sign));
+    match advice {
+        Some((_, what)) if !message.contains("disk.size") => format!("{message}; {what}"),
+        _ => message,
     }
 }
 
@@ -123,7 +156,8 @@ mod tests {
             (Failure::Input(String::new()), 2),
             (Failure::Work { message: String::new(), left: Left::Nothing }, 3),
             (Failure::Work { message: String::new(), left: some() }, 4),
-            (Failure::Denied(String::new()), 5),
+            (Failure::denied(""), 5),
+            (Failure::Denied { message: String::new(), left: some() }, 4),
             (Failure::Checks(String::new()), 6),
             (Failure::Unavailable { message: String::new(), left: Left::Nothing }, 75),
             (Failure::Interrupted { signal: libc::SIGINT, left: Left::Nothing }, 130),

@@ -178,8 +178,12 @@ async fn show(image: &str, session: &Session, global: &Global) -> anyhow::Result
 async fn delete(images: &[String], dry_run: bool, session: &Session, global: &Global) -> anyhow::Result<()> {
     let reporter = global.reporter();
     let mut left = Left::Nothing;
+    // A name that is wrong is told before anything is deleted.
+    let mut found = Vec::new();
     for image in images {
-        let image = find(image, session).await?;
+        found.push(find(image, session).await?);
+    }
+    for image in found {
         let snapshots: Vec<SnapshotId> = image
             .attributes
             .devices
@@ -188,7 +192,7 @@ async fn delete(images: &[String], dry_run: bool, session: &Session, global: &Gl
             .collect();
         if dry_run {
             let with = snapshots.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            reporter.note(format!("would delete {} {} with {with}", image.id, image.name));
+            print(&format!("would delete {} {} with {with}", image.id, image.name))?;
             continue;
         }
         retrying(&session.stop, || session.cloud.images.deregister(&image.id)).await?;
@@ -203,6 +207,10 @@ async fn delete(images: &[String], dry_run: bool, session: &Session, global: &Gl
             }
         }
         print(image.id.as_str())?;
+    }
+    if !dry_run {
+        // Blocks that bakes left which were killed; what just lost its last snapshot is gone already.
+        session.clouds.store().collect_garbage().await?;
     }
     if left.is_nothing() {
         Ok(())

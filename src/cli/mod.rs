@@ -85,7 +85,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let failure = Failure::from(error);
-            eprintln!("error: {failure}");
+            let text = failure.to_string();
+            // The diagnostics of a recipe say it themselves, each of its errors.
+            let word = if text.starts_with("error") { "" } else { "error: " };
+            eprintln!("{word}{text}");
             ExitCode::from(failure.code())
         }
     }

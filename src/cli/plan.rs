@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit::{Failure, chain};
 use super::print;
-use super::session::{self, Global, Mounts, Session};
+use super::session::{self, Global, Mounts, Session, absolute};
 use crate::plan::{self, FactsError, Plan, Source};
 use crate::recipe::{self, Loaded};
 
@@ -74,9 +74,15 @@ fn codebuild_commit() -> Option<String> {
 ///
 /// # Errors
 /// [`Failure`]
-pub async fn make(args: &RecipeArgs, loaded: &Loaded, session: &Session) -> anyhow::Result<Plan> {
+pub async fn make(
+    args: &RecipeArgs,
+    loaded: &Loaded,
+    session: &Session,
+    global: &Global,
+) -> anyhow::Result<Plan> {
+    let (dir, out) = (absolute(&loaded.dir), global.out(&loaded.dir));
     let source = args.source()?;
-    let facts = plan::facts::look_up(&loaded.recipe, &loaded.dir, &session.cloud, source, &session.stop)
+    let facts = plan::facts::look_up(&loaded.recipe, &dir, &out, &session.cloud, source, &session.stop)
         .await
         .map_err(|error| match error {
             FactsError::Cloud(_) => error.into(),
@@ -100,12 +106,15 @@ fn shown(path: &Path) -> String {
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = args.recipe.load()?;
     session::run(global, Mounts::No, |session| async move {
-        let plan = make(&args.recipe, &loaded, &session).await?;
-        if global.json {
-            let json = serde_json::to_string_pretty(&plan)?;
-            print(&json)
-        } else {
-            print(plan.to_string().trim_end())
-        }
+        let plan = make(&args.recipe, &loaded, &session, global).await?;
+        show(&plan, global)
     })
+}
+
+/// Prints a plan.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn show(plan: &Plan, global: &Global) -> anyhow::Result<()> {
+    if global.json { print(&serde_json::to_string_pretty(plan)?) } else { print(plan.to_string().trim_end()) }
 }

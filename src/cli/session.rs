@@ -26,7 +26,7 @@ pub struct Global {
     /// Where results go [default: bakehouse-out in the recipe's folder].
     #[arg(long, global = true, value_name = "FOLDER", env = "BAKEHOUSE_OUT")]
     out: Option<PathBuf>,
-    /// Where bakes do their work; needs room for a disk [default: /var/tmp/bakehouse].
+    /// Where bakes do their work; needs room for a disk [default: /var/tmp/bakehouse, of others than root with their user id].
     #[arg(long, global = true, value_name = "FOLDER", env = "BAKEHOUSE_WORK")]
     work: Option<PathBuf>,
     /// How events are shown on standard error.
@@ -50,13 +50,39 @@ impl Global {
     /// The folder for results of a recipe in `dir`.
     #[must_use]
     pub fn out(&self, dir: &Path) -> PathBuf {
-        self.out.clone().unwrap_or_else(|| dir.join("bakehouse-out"))
+        absolute(&self.out.clone().unwrap_or_else(|| dir.join("bakehouse-out")))
     }
 
-    /// The folder that bakes work in. Not the system's temporary folder: that is often in memory.
+    /// These options again, for a command line that goes on with something.
+    #[must_use]
+    pub fn again(&self) -> String {
+        let mut text = String::new();
+        match self.local.as_deref() {
+            Some("") => text.push_str(" --local"),
+            Some(store) => text += &format!(" --local={}", absolute(Path::new(store)).display()),
+            None => {}
+        }
+        if self.work.is_some() {
+            text += &format!(" --work={}", self.work().display());
+        }
+        for (name, value) in [("account", &self.account), ("region", &self.region)] {
+            if let Some(value) = value {
+                text += &format!(" --{name}={value}");
+            }
+        }
+        text
+    }
+
+    /// The folder that bakes work in. Not the system's temporary folder: that is often in memory. Each user has one.
     #[must_use]
     pub fn work(&self) -> PathBuf {
-        self.work.clone().unwrap_or_else(|| PathBuf::from("/var/tmp/bakehouse"))
+        match (&self.work, namespace::is_root()) {
+            (Some(folder), _) => absolute(folder),
+            (None, true) => PathBuf::from("/var/tmp/bakehouse"),
+            (None, false) => {
+                PathBuf::from(format!("/var/tmp/bakehouse-{}", rustix::process::getuid().as_raw()))
+            }
+        }
     }
 
     /// A reporter that shows events on standard error.
@@ -95,9 +121,21 @@ impl Global {
         };
         let folder = if store.is_empty() { default_store()? } else { PathBuf::from(store) };
         Ok(LocalClouds::open(&folder, account, region).map_err(|error| {
-            Failure::Input(format!("--local: cannot open the store {}: {}", folder.display(), chain(&error)))
+            let message = format!("--local: cannot open the store {}: {}", folder.display(), chain(&error));
+            if message.contains("Permission denied") {
+                Failure::denied(message)
+            } else {
+                Failure::Input(message)
+            }
         })?)
     }
+}
+
+/// A path that means the same from any folder.
+#[must_use]
+pub fn absolute(path: &Path) -> PathBuf {
+    // Fails only where the current folder is gone; then the path as it is says as much as can be said.
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn default_store() -> anyhow::Result<PathBuf> {
@@ -118,6 +156,14 @@ pub struct Session {
     pub cloud: Cloud,
     pub reporter: Reporter,
     pub stop: Stop,
+}
+
+impl Session {
+    /// The same in another place.
+    #[must_use]
+    pub fn at(&self, cloud: Cloud) -> Self {
+        Self { cloud, clouds: self.clouds.clone(), reporter: self.reporter.clone(), stop: self.stop.clone() }
+    }
 }
 
 /// Whether a verb mounts file systems.
@@ -170,14 +216,23 @@ where
     })
 }
 
-fn private_mounts() -> anyhow::Result<()> {
+/// That this process runs as root.
+///
+/// # Errors
+/// [`Failure::Denied`]
+pub fn require_root() -> anyhow::Result<()> {
     if !namespace::is_root() {
-        anyhow::bail!(Failure::Denied(
-            "this mounts file systems and needs root: run it with sudo, or as root in a container".to_owned(),
+        anyhow::bail!(Failure::denied(
+            "this mounts file systems and needs root: run it with sudo, or as root in a container"
         ));
     }
+    Ok(())
+}
+
+fn private_mounts() -> anyhow::Result<()> {
+    require_root()?;
     Ok(namespace::enter_private_mounts().map_err(|error| {
-        Failure::Denied(format!(
+        Failure::denied(format!(
             "cannot make a mount namespace ({error}); in a container, run it privileged or with CAP_SYS_ADMIN"
         ))
     })?)

@@ -27,9 +27,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    if args.image.starts_with("bake-") {
+    if keep::is_bake(&args.image) {
+        session::require_root()?;
         let kept = keep::find(&global.work(), &args.image).map_err(|error| Failure::Input(chain(&error)))?;
-        let root = kept.enter(&global.work()).map_err(|error| Failure::Input(chain(&error)))?;
+        let (root, _lock) = kept.enter(&global.work()).map_err(|error| Failure::Input(chain(&error)))?;
         return session::block_on(|_| async move { ended(inside(&root, &args.command).await?) });
     }
     session::run(global, Mounts::Yes, |session| async move {

@@ -18,6 +18,9 @@ use crate::ledger::Left;
 use crate::plan::tag;
 use crate::recipe::Size;
 
+/// After this long, an instance of a test may be swept; it ends by itself long before.
+const LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(12);
+
 /// Check an image: first its file system, with nothing launched, then booted.
 ///
 /// Writes junit.xml beside the record, a case per check, and adds the result to the record.
@@ -60,12 +63,7 @@ async fn test(
 ) -> anyhow::Result<()> {
     let home = record.home().ok_or_else(|| Failure::Input(format!("{} names no image", path.display())))?;
     let cloud = crate::cloud::Clouds::at(&session.clouds, &home.place)?;
-    let session = &Session {
-        cloud,
-        clouds: session.clouds.clone(),
-        reporter: session.reporter.clone(),
-        stop: session.stop.clone(),
-    };
+    let session = &session.at(cloud);
     let image = images::find(home.image.as_str(), session).await?;
     let phase = session.reporter.phase("checking the image's file system");
     let (mut outcomes, cloud_init) = static_checks(&record, &image, session, global).await?;
@@ -73,7 +71,6 @@ async fn test(
     let mut console = String::new();
     let booted = !args.no_boot;
     if booted {
-        let phase = session.reporter.phase("booting the image");
         let spec = BootSpec {
             checks: record.checks.clone(),
             boot: record.boot.clone(),
@@ -83,13 +80,23 @@ async fn test(
             cloud_init,
             bake: format!("{}-{}", record.bake, uuid::Uuid::new_v4().simple()),
             attempt: 1,
-            tags: Tags::from([(tag("bake"), record.bake.clone()), (tag("stage"), "test".to_owned())]),
+            tags: Tags::from([
+                (tag("bake"), record.bake.clone()),
+                (tag("stage"), "test".to_owned()),
+                (tag("expires"), (clock::wall() + LIFETIME).to_string()),
+            ]),
         };
-        let report =
-            acceptance::boot_test(&session.cloud, &image, &spec, &session.reporter, &session.stop).await?;
-        phase.done();
+        let booted = acceptance::boot_test(&session.cloud, &image, &spec, &session.reporter, &session.stop);
+        let report = booted.await.map_err(|error| {
+            let mut left = Left::Nothing;
+            if let Some(instance) = error.left() {
+                left.add(instance);
+            }
+            Failure::of(&error, left)
+        })?;
         outcomes = acceptance::combined(outcomes, report.outcomes);
         console = report.console;
+        record.leftovers.extend(report.leftover);
     }
     let out = path.parent().unwrap_or(Path::new("."));
     let junit = acceptance::junit(&record.name, &outcomes, &console);

@@ -27,15 +27,15 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let checked = check(&args.dirs, &options);
     if global.json {
         print(&format!("{:#}", json(&checked)))?;
-    } else if is_good(&checked) {
-        print(text(&checked).trim_end())?;
-    }
-    if is_good(&checked) {
+        anyhow::ensure!(is_good(&checked), Failure::Input("a recipe is wrong".to_owned()));
         return Ok(());
     }
-    let message =
-        if global.json { "a recipe is wrong".to_owned() } else { text(&checked).trim_end().to_owned() };
-    Err(Failure::Input(message).into())
+    let (good, wrong): (Vec<_>, Vec<_>) = checked.into_iter().partition(|one| one.outcome.is_ok());
+    if !good.is_empty() {
+        print(text(&good).trim_end())?;
+    }
+    anyhow::ensure!(wrong.is_empty(), Failure::Input(text(&wrong).trim_end().to_owned()));
+    Ok(())
 }
 
 /// A folder and what became of its recipe.

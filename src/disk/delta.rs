@@ -1,5 +1,9 @@
 //! Which blocks of a disk have to be stored, and their digests. The rule behind it: **absent is not zero**. A block
 //! that a snapshot never had may read as noise, so a block that the bake zeroed is stored like any other.
+//!
+//! A limit: the loop driver turns the kernel's "write zeroes" into a hole, which cannot be told from what was never
+//! written. Where the parent has the block too, its content differs and it is stored. An image of our own has every block
+//! of its partitions; one from elsewhere may lack some, and one of those that the bake zeroed in this way is left out.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};

@@ -1,5 +1,7 @@
 //! `/etc/fstab` as it is written: fields, escapes, comments. Decides nothing about disks.
 
+use crate::host::namespace;
+
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FstabLine {
@@ -41,31 +43,7 @@ pub fn parse(text: &str) -> Vec<FstabLine> {
 }
 
 fn unescape(text: &str) -> String {
-    String::from_utf8_lossy(&unescape_bytes(text.as_bytes())).into_owned()
-}
-
-/// Reads fstab's escapes, also those of `/proc/self/mountinfo`: `\040` is a space.
-pub(super) fn unescape_bytes(text: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = tail
-            .get(..3)
-            .filter(|digits| digits.iter().all(|digit| (b'0'..=b'7').contains(digit)))
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match octal {
-            Some(byte) if first == b'\\' => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    bytes
+    String::from_utf8_lossy(&namespace::unescape(text.as_bytes())).into_owned()
 }
 
 #[cfg(test)]

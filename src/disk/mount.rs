@@ -11,8 +11,8 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
-use super::fstab;
 use super::holders::{self, Holder};
+use crate::host::namespace;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 
@@ -234,7 +234,7 @@ fn path_in_mountinfo(line: &[u8], id: u64) -> Option<PathBuf> {
     let mut fields = line.split(|byte| *byte == b' ');
     let own: u64 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let point = fields.nth(3)?;
-    (own == id).then(|| PathBuf::from(OsString::from_vec(fstab::unescape_bytes(point))))
+    (own == id).then(|| PathBuf::from(OsString::from_vec(namespace::unescape(point))))
 }
 
 /// Why something cannot be mounted, or does not come off.

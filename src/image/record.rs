@@ -4,14 +4,13 @@
 //! one is read as it is, since a change of meaning raises the number and adding a part does not (every part that came
 //! later has a default). A stage that adds its part keeps all others.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::cloud::{Architecture, ImageId, Place, SnapshotId};
-use crate::plan::Source;
+use crate::plan::{Inputs, Source};
 use crate::provision::InstalledPackage;
 use crate::recipe::{BootTest, Check};
 use crate::report::Timing;
@@ -43,8 +42,8 @@ pub struct Record {
     pub recipe: String,
     /// SHA-256 over all that decided what came out.
     pub fingerprint: String,
-    /// SHA-256 of every file that the recipe brought in, by its path.
-    pub inputs: BTreeMap<String, String>,
+    /// What the recipe brought in, by path.
+    pub inputs: Inputs,
     pub source: Source,
     pub disk: Disk,
     pub packages: Vec<InstalledPackage>,
@@ -235,7 +234,7 @@ pub(crate) mod tests {
             lineage: vec![],
             recipe: "00".into(),
             fingerprint: "00".into(),
-            inputs: BTreeMap::new(),
+            inputs: Inputs::new(),
             source: Source::default(),
             disk: Disk {
                 size: 2,

@@ -8,7 +8,7 @@ use crate::cloud::{
 };
 use crate::host::stop::Stop;
 use crate::ledger::Left;
-use crate::method::Baked;
+use crate::method::{Baked, discard};
 use crate::plan::{BasePlan, Plan};
 use crate::report::Timing;
 
@@ -36,12 +36,7 @@ pub async fn register(
             Err(RegisterError { cause, left })
         }
         Err(cause) => {
-            let mut left = Left::Nothing;
-            match retrying(&Stop::never(), || cloud.snapshots.delete(&baked.snapshot)).await {
-                Ok(()) => {}
-                Err(error) if error.kind == ErrorKind::NotFound => {}
-                Err(error) => left.add(format!("{} in {}: {error}", baked.snapshot, cloud.place)),
-            }
+            let left = discard(cloud, &baked.snapshot).await;
             Err(RegisterError { cause, left })
         }
     }

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{BakeCause, Bench, keep};
+use super::{BakeCause, BakeError, Bench, keep};
 use crate::disk::boot_check;
 use crate::disk::layout::Layout;
 use crate::disk::loop_device::Access;
@@ -12,10 +12,11 @@ use crate::disk::table::TableKind;
 use crate::disk::tree::MountedTree;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
+use crate::ledger::Left;
 use crate::plan::Plan;
 use crate::provision::{
     ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity, InstalledPackage, SealOptions, StepContext,
-    StepFailed, installed, run_steps, seal,
+    installed, run_steps, seal,
 };
 use crate::report::Timing;
 
@@ -41,39 +42,42 @@ pub(super) struct Target<'a> {
 const HOSTNAME: &str = "localhost";
 
 /// Changes the root that is on a disk: mounts it, and gives it back whatever happens.
-pub(super) async fn disk(disk: &Path, plan: &Plan, bench: &Bench) -> Result<Changed, BakeCause> {
-    let layout = Layout::find(disk, &bench.stop).await?;
+pub(super) async fn disk(disk: &Path, plan: &Plan, bench: &Bench) -> Result<Changed, BakeError> {
+    let layout = Layout::find(disk, &bench.stop).await.map_err(BakeCause::from)?;
     let at = bench.work.root();
     std::fs::create_dir_all(&at).map_err(|source| BakeCause::File { path: at.clone(), source })?;
-    let tree = MountedTree::open(disk, &layout, &at, Access::ReadWrite)?;
+    let tree = MountedTree::open(disk, &layout, &at, Access::ReadWrite).map_err(BakeCause::from)?;
     if layout.esp.is_some() && !tree.esp_mounted() {
         bench
             .reporter
             .note("the kernel has no vfat: packages that would write the EFI system partition are held");
     }
-    let target = Target {
-        root: tree.path(),
-        layout: Some(&layout),
-        identity: identity(&layout, &tree)?,
-        esp_writable: layout.esp.is_none() || tree.esp_mounted(),
-    };
-    match root(&target, plan, bench).await {
-        Ok(changed) => {
-            // Freed blocks become holes: they need not be stored, and hold nothing of what was deleted.
-            tree.trim(&bench.stop).await?;
-            tree.close(&bench.stop).await?;
-            Ok(changed)
-        }
-        Err(cause @ BakeCause::Kept { .. }) => {
-            // The keeper has them now.
-            std::mem::forget(tree);
-            Err(cause)
-        }
-        Err(cause) => {
-            if let Err(error) = tree.close(&Stop::never()).await {
-                bench.reporter.warning(format!("cannot unmount the root: {error}"));
-            }
-            Err(cause)
+    let result = async {
+        let target = Target {
+            root: tree.path(),
+            layout: Some(&layout),
+            identity: identity(&layout, &tree)?,
+            esp_writable: layout.esp.is_none() || tree.esp_mounted(),
+        };
+        let changed = root(&target, plan, bench).await?;
+        // Freed blocks become holes: they need not be stored, and hold nothing of what was deleted.
+        tree.trim(&bench.stop).await?;
+        Ok::<_, BakeCause>(changed)
+    }
+    .await;
+    if matches!(result, Err(BakeCause::Kept { .. })) {
+        // The keeper has the mounts now.
+        std::mem::forget(tree);
+        return Ok(result?);
+    }
+    match (result, tree.close(&Stop::never()).await) {
+        (Ok(changed), Ok(())) => Ok(changed),
+        (Ok(_), Err(error)) => Err(error.into()),
+        (Err(cause), Ok(())) => Err(cause.into()),
+        (Err(cause), Err(error)) => {
+            let mut left = Left::Nothing;
+            left.add(format!("the root in {}: {error}", at.display()));
+            Err(BakeError { cause, left })
         }
     }
 }
@@ -106,8 +110,34 @@ fn partmap(kind: TableKind) -> &'static str {
     }
 }
 
-/// Changes a root in a folder.
+/// Changes a root in a folder. Where that fails and the user wants it, the root is kept.
 pub(super) async fn root(target: &Target<'_>, plan: &Plan, bench: &Bench) -> Result<Changed, BakeCause> {
+    // After the last step: whoever goes on begins with the seal.
+    let mut failed_at = plan.steps.len();
+    let cause = match change(target, plan, bench, &mut failed_at).await {
+        Ok(changed) => return Ok(changed),
+        Err(cause) => cause,
+    };
+    let Some(wish) = bench.keep.as_ref().filter(|_| !bench.stop.is_requested()) else {
+        return Err(cause);
+    };
+    match keep::hold(wish, plan, failed_at, bench) {
+        Ok(kept) => {
+            Err(BakeCause::Kept { cause: Box::new(cause), bake: plan.bake.clone(), until: kept.expires })
+        }
+        Err(error) => {
+            bench.reporter.warning(format!("cannot keep the root: {error}"));
+            Err(cause)
+        }
+    }
+}
+
+async fn change(
+    target: &Target<'_>,
+    plan: &Plan,
+    bench: &Bench,
+    failed_at: &mut usize,
+) -> Result<Changed, BakeCause> {
     let mut options = ChrootOptions::new(target.root);
     options.disk = Some(target.identity.clone());
     options.hostname = HOSTNAME.to_owned();
@@ -120,16 +150,16 @@ pub(super) async fn root(target: &Target<'_>, plan: &Plan, bench: &Bench) -> Res
         esp_writable: target.esp_writable,
         ..StepContext::new(&bench.recipe_dir)
     };
-    let steps = match run_steps(&chroot, &plan.steps, &context).await {
-        Ok(steps) => steps,
-        Err(failed) => return Err(failed_step(chroot, failed, plan, bench).await),
-    };
+    let steps = run_steps(&chroot, &plan.steps, &context).await;
+    let distribution = crate::provision::Root::facts(&chroot).distribution.clone();
+    // Also where a step failed: whoever looks into the root, or goes on with it, enters it anew.
+    let left = chroot.leave().await;
+    let steps = steps.inspect_err(|failed| *failed_at = failed.number.saturating_sub(1))?;
+    left?;
     let mut timings: Vec<Timing> = steps
         .into_iter()
         .map(|step| Timing { name: format!("step {}: {}", step.number, step.name), seconds: step.seconds })
         .collect();
-    let distribution = crate::provision::Root::facts(&chroot).distribution.clone();
-    chroot.leave().await?;
 
     let phase = bench.reporter.phase("sealing");
     let dir = RootDir::open(target.root)
@@ -150,22 +180,4 @@ pub(super) async fn look_at_boot(dir: &RootDir, layout: &Layout, bench: &Bench) 
         bench.reporter.warning(warning.clone());
     }
     Ok(())
-}
-
-/// What becomes of a root whose step failed: it is kept, or left.
-async fn failed_step(chroot: ChrootRoot, failed: StepFailed, plan: &Plan, bench: &Bench) -> BakeCause {
-    // Also before it is kept: whoever looks into it, or goes on with it, enters it anew.
-    if let Err(error) = chroot.leave().await {
-        bench.reporter.warning(format!("cannot leave the root: {error}"));
-    }
-    let Some(wish) = bench.keep.as_ref().filter(|_| !bench.stop.is_requested()) else {
-        return BakeCause::Step(failed);
-    };
-    match keep::hold(wish, plan, failed.number.saturating_sub(1), bench) {
-        Ok(kept) => BakeCause::Kept { step: Box::new(failed), bake: plan.bake.clone(), until: kept.expires },
-        Err(error) => {
-            bench.reporter.warning(format!("cannot keep the root: {error}"));
-            BakeCause::Step(failed)
-        }
-    }
 }

@@ -6,12 +6,25 @@ use async_trait::async_trait;
 
 use super::store::{Store, pipe};
 use super::{BakeCause, BakeError, Baked, Bench, Method, change};
+use crate::cloud::{SnapshotId, SnapshotQuery, retrying};
 use crate::disk::{BlockMap, Disk, Layout, SparseDisk, delta, grow};
 use crate::plan::{BasePlan, Plan};
 use crate::report::Timing;
 
 /// The parent's block map in the work folder, for a bake that goes on later.
 const PARENT_MAP: &str = "parent.map";
+
+fn gib(size: u32) -> u64 {
+    u64::from(size) << 30
+}
+
+/// GiB.
+async fn snapshot_size(snapshot: &SnapshotId, bench: &Bench) -> Result<u32, BakeCause> {
+    let query = SnapshotQuery { ids: vec![snapshot.clone()], ..SnapshotQuery::default() };
+    let found = retrying(&bench.stop, || bench.cloud.snapshots.describe(&query)).await?;
+    let what = format!("{snapshot}, the base's snapshot, is not in {}", bench.cloud.place);
+    found.first().map(|found| found.volume_size).ok_or(BakeCause::Other { what })
+}
 
 #[derive(Debug)]
 pub(super) struct Direct;
@@ -27,23 +40,25 @@ impl Method for Direct {
         let path = bench.work.disk();
         let map_path = bench.work.path().join(PARENT_MAP);
         let mut timings = Vec::new();
+        // The volume may be larger than its snapshot.
+        let own_size = snapshot_size(snapshot, bench).await?;
         let parent = if bench.resume.is_some() {
             BlockMap::read(&map_path).map_err(|source| BakeCause::File { path: map_path.clone(), source })?
         } else {
             let phase = bench.reporter.phase(format!("reading the base {snapshot}"));
-            let disk: Arc<dyn Disk> = Arc::new(SparseDisk::create(&path, u64::from(*size) << 30)?);
+            let disk: Arc<dyn Disk> = Arc::new(SparseDisk::create(&path, gib(own_size))?);
             let map = pipe(bench).download(snapshot, &disk).await?;
             map.write(&map_path).map_err(|source| BakeCause::File { path: map_path.clone(), source })?;
             timings.push(Timing::new("read the base", phase.done()));
             map
         };
-        if let Some(wanted) = plan.size
-            && wanted > *size
-            && bench.resume.is_none()
-        {
-            let phase = bench.reporter.phase(format!("growing the disk from {size} to {wanted} GiB"));
+        // An instance's root would grow into its volume at first boot: here it has that room already.
+        let volume_size = plan.size.unwrap_or(0).max(*size).max(own_size);
+        if volume_size > own_size && bench.resume.is_none() {
+            let phase =
+                bench.reporter.phase(format!("growing the disk from {own_size} to {volume_size} GiB"));
             let layout = Layout::find(&path, &bench.stop).await?;
-            grow::grow(&path, &layout, u64::from(wanted) << 30, &bench.stop).await?;
+            grow::grow(&path, &layout, gib(volume_size), &bench.stop).await?;
             timings.push(Timing::new("grow the disk", phase.done()));
         }
         let changed = change::disk(&path, plan, bench).await?;
@@ -51,7 +66,6 @@ impl Method for Direct {
 
         let phase = bench.reporter.phase("finding the changed blocks");
         let disk: Arc<dyn Disk> = Arc::new(SparseDisk::open_read_only(&path)?);
-        let volume_size = plan.size.unwrap_or(0).max(*size);
         let delta = delta::against(&disk, &parent, &bench.stop).await?;
         timings.push(Timing::new("find the delta", phase.done()));
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::{Bench, WorkDir, WorkError};
+use super::{Bench, WorkError};
 use crate::host::clock;
 use crate::host::exec::{Cmd, ExecError};
 use crate::host::lock::FileLock;
@@ -69,7 +69,8 @@ pub(super) fn hold(wish: &Wish, plan: &Plan, step: usize, bench: &Bench) -> Resu
 }
 
 /// The keeper's own work: holds the namespace that it was started in, and the folder's lock on its standard input, for
-/// `seconds`, then takes the mounts and the folder away. SIGTERM ends the time at once; SIGUSR1 takes the mounts away and leaves the folder to who takes over.
+/// `seconds`, then takes the mounts and the folder away. SIGTERM ends the time at once; SIGUSR1 takes the mounts away and
+/// leaves the folder to who takes over, and does nothing while they are in use.
 ///
 /// # Errors
 /// Where something cannot be taken away.
@@ -77,29 +78,23 @@ pub async fn hold_until(work: &Path, seconds: u64) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hand_over = signal(SignalKind::user_defined1())?;
-    let keep_folder = tokio::select! {
-        () = tokio::time::sleep(Duration::from_secs(seconds)) => false,
-        _ = terminate.recv() => false,
-        _ = hand_over.recv() => true,
-    };
-    unmount_below(work)?;
-    if !keep_folder {
-        std::fs::remove_dir_all(work)?;
-    }
-    Ok(())
-}
-
-fn unmount_below(work: &Path) -> io::Result<()> {
-    let work = work.canonicalize()?;
-    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    // The last mounted goes first.
-    for at in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
-        if Path::new(at).starts_with(&work) {
-            rustix::mount::unmount(at, rustix::mount::UnmountFlags::empty())
-                .or_else(|_| rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH))?;
+    let over = tokio::time::sleep(Duration::from_secs(seconds));
+    tokio::pin!(over);
+    loop {
+        tokio::select! {
+            () = &mut over => break,
+            _ = terminate.recv() => break,
+            _ = hand_over.recv() => {
+                // Nothing is detached here: whoever takes over mounts the same disk again.
+                let mut points = namespace::mounts_below(work)?.into_iter();
+                if points.all(|at| rustix::mount::unmount(&at, rustix::mount::UnmountFlags::NOFOLLOW).is_ok()) {
+                    return Ok(());
+                }
+            }
         }
     }
-    Ok(())
+    namespace::clear_mounts_below(work)?;
+    std::fs::remove_dir_all(work)
 }
 
 /// The kept root of a bake.
@@ -108,7 +103,7 @@ fn unmount_below(work: &Path) -> io::Result<()> {
 /// [`KeepError::Gone`]: there is none (any more).
 pub fn find(base: &Path, bake: &str) -> Result<Kept, KeepError> {
     let gone = || KeepError::Gone { bake: bake.to_owned() };
-    if bake.contains('/') || bake.starts_with('.') {
+    if !is_bake(bake) {
         return Err(gone());
     }
     let path = base.join(bake).join(FILE);
@@ -118,6 +113,13 @@ pub fn find(base: &Path, bake: &str) -> Result<Kept, KeepError> {
     if is_held(base, bake) { Ok(kept) } else { Err(gone()) }
 }
 
+/// Whether a text has the form of a bake's id.
+#[must_use]
+pub fn is_bake(text: &str) -> bool {
+    let digits = text.strip_prefix("bake-").unwrap_or_default();
+    digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Whether a keeper is alive: it holds the folder's lock. Its process id alone may be another's by now.
 fn is_held(base: &Path, bake: &str) -> bool {
     let lock = base.join(bake).join("lock");
@@ -125,15 +127,22 @@ fn is_held(base: &Path, bake: &str) -> bool {
 }
 
 impl Kept {
-    /// Where its root is mounted, once this process has entered the keeper's namespace; what it had mounted itself is out
-    /// of its sight then. Call it before any thread is started.
+    /// Enters the keeper's namespace and gives where the root is mounted in it; what this process had mounted itself is
+    /// out of its sight then. Until the lock that comes with it is dropped, the root is not taken over. Call it before
+    /// any thread is started.
     ///
     /// # Errors
     /// [`KeepError::Gone`]: the keeper ended meanwhile.
-    pub fn enter(&self, base: &Path) -> Result<PathBuf, KeepError> {
-        namespace::enter_mounts_of(self.keeper)
-            .map_err(|_| KeepError::Gone { bake: self.plan.bake.clone() })?;
-        Ok(base.join(&self.plan.bake).join("root"))
+    pub fn enter(&self, base: &Path) -> Result<(PathBuf, FileLock), KeepError> {
+        let gone = || KeepError::Gone { bake: self.plan.bake.clone() };
+        let lock = FileLock::shared(&self.entered(base)).map_err(|_| gone())?;
+        namespace::enter_mounts_of(self.keeper).map_err(|_| gone())?;
+        Ok((base.join(&self.plan.bake).join("root"), lock))
+    }
+
+    /// The file that is locked by everybody who is in the root.
+    fn entered(&self, base: &Path) -> PathBuf {
+        base.join(&self.plan.bake).join("entered")
     }
 }
 
@@ -143,8 +152,7 @@ impl Kept {
 /// [`KeepError`]
 pub fn drop_root(base: &Path, bake: &str) -> Result<(), KeepError> {
     let kept = find(base, bake)?;
-    end(&kept, base, Signal::TERM)?;
-    if base.join(bake).exists() { Err(KeepError::Stuck { bake: bake.to_owned() }) } else { Ok(()) }
+    end(&kept, base, Signal::TERM, || !base.join(bake).exists())
 }
 
 /// Ends the keeping of a root and leaves its disk to the caller, who goes on with it.
@@ -153,26 +161,24 @@ pub fn drop_root(base: &Path, bake: &str) -> Result<(), KeepError> {
 /// [`KeepError`]
 pub fn take_over(base: &Path, bake: &str) -> Result<Kept, KeepError> {
     let kept = find(base, bake)?;
-    end(&kept, base, Signal::USR1)?;
-    // Nobody else is in it now.
-    let work = WorkDir::open(base, bake)?;
-    work.keep();
+    end(&kept, base, Signal::USR1, || !is_held(base, bake))?;
     Ok(kept)
 }
 
 /// How long a keeper may take to unmount.
 const END_WITHIN: Duration = Duration::from_secs(20);
 
-fn end(kept: &Kept, base: &Path, signal: Signal) -> Result<(), KeepError> {
+fn end(kept: &Kept, base: &Path, signal: Signal, over: impl Fn() -> bool) -> Result<(), KeepError> {
     let stuck = || KeepError::Stuck { bake: kept.plan.bake.clone() };
+    let _alone = FileLock::try_exclusive(&kept.entered(base)).ok().flatten().ok_or_else(stuck)?;
     let keeper = Pid::from_raw(kept.keeper).ok_or_else(stuck)?;
     kill_process(keeper, signal).map_err(|_| stuck())?;
     let began = std::time::Instant::now();
-    while is_held(base, &kept.plan.bake) {
+    while !over() {
         if began.elapsed() > END_WITHIN {
             return Err(stuck());
         }
-        #[expect(clippy::disallowed_methods, reason = "no runtime runs here")]
+        #[expect(clippy::disallowed_methods, reason = "a short wait, where nothing else runs yet")]
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())

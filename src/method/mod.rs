@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+pub use store::discard;
 pub use work::{WorkDir, WorkError};
 
 use crate::cloud::{Cloud, CloudError, SnapshotId};
@@ -117,11 +118,13 @@ pub enum BakeCause {
     Root(#[from] RootError),
     #[error(transparent)]
     Step(#[from] StepFailed),
-    #[error(
-        "{}\nthe root is kept until {until}:\n  look into it   bakehouse shell {bake}\n  go on with it  bakehouse bake --finish {bake}\n  drop it        bakehouse bake --drop {bake}",
-        told(step)
-    )]
-    Kept { step: Box<StepFailed>, bake: String, until: jiff::Timestamp },
+    #[error("{cause}")]
+    Kept {
+        #[source]
+        cause: Box<BakeCause>,
+        bake: String,
+        until: jiff::Timestamp,
+    },
     #[error(transparent)]
     Installed(#[from] InstalledError),
     #[error(transparent)]
@@ -134,15 +137,4 @@ pub enum BakeCause {
     File { path: PathBuf, source: std::io::Error },
     #[error("{what}")]
     Other { what: String },
-}
-
-/// A failed step with its cause: the text goes on after it, so the chain cannot say it.
-fn told(step: &StepFailed) -> String {
-    let mut text = step.to_string();
-    let mut cause = std::error::Error::source(step);
-    while let Some(current) = cause {
-        text = format!("{text}: {current}");
-        cause = current.source();
-    }
-    text
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{BakeError, Bench};
 use crate::cloud::{
-    CloudError, ErrorKind, NewSnapshot, SnapshotId, SnapshotQuery, SnapshotState, Token, Wait, retrying,
-    until,
+    Cloud, CloudError, ErrorKind, NewSnapshot, SnapshotId, SnapshotQuery, SnapshotState, Token, Wait,
+    retrying, until,
 };
 use crate::disk::{BlockMap, Delta, Disk, Pipe, SparseDisk};
 use crate::host::stop::Stop;
@@ -63,7 +63,9 @@ impl Store<'_> {
         let snapshot = retrying(&bench.stop, || snapshots.start(&new, &token)).await?;
         match self.fill(&snapshot, bench).await {
             Ok(stored) => Ok(stored),
-            Err(error) => Err(BakeError { left: error.left.and(delete(bench, &snapshot).await), ..error }),
+            Err(error) => {
+                Err(BakeError { left: error.left.and(discard(&bench.cloud, &snapshot).await), ..error })
+            }
         }
     }
 
@@ -100,12 +102,13 @@ impl Store<'_> {
     }
 }
 
-async fn delete(bench: &Bench, snapshot: &SnapshotId) -> Left {
+/// Deletes a snapshot that no image came of. What is left is told.
+pub async fn discard(cloud: &Cloud, snapshot: &SnapshotId) -> Left {
     let mut left = Left::Nothing;
-    match retrying(&Stop::never(), || bench.cloud.snapshots.delete(snapshot)).await {
+    match retrying(&Stop::never(), || cloud.snapshots.delete(snapshot)).await {
         Ok(()) => {}
         Err(error) if error.kind == ErrorKind::NotFound => {}
-        Err(error) => left.add(format!("{snapshot} in {}: {error}", bench.cloud.place)),
+        Err(error) => left.add(format!("{snapshot} in {}: {error}", cloud.place)),
     }
     left
 }

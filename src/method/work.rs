@@ -2,9 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::host::lock::FileLock;
+use crate::host::namespace;
+
+/// Less than this is no room for any disk: the smallest Debian root takes as much.
+const LEAST_ROOM: u64 = 512 << 20;
 
 /// The work folder of one bake. Removed by [`WorkDir::close`], and by dropping it.
 #[derive(Debug)]
@@ -20,14 +25,19 @@ impl WorkDir {
     /// # Errors
     /// [`WorkError`]
     pub fn create(base: &Path, bake: &str) -> Result<Self, WorkError> {
+        own_folder(base)?;
         let path = base.join(bake);
         let failed = |source| WorkError::Create { path: path.clone(), source };
-        std::fs::create_dir_all(base).map_err(failed)?;
-        let failed = |source| WorkError::Create { path: path.clone(), source };
-        // Files of the root, shadow among them, lie in it: nobody else may look.
-        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
-            .create(&path)
-            .map_err(failed)?;
+        // One at a time, so that no folder is seen before its lock is held.
+        let _making = FileLock::exclusive(&base.join(".lock")).map_err(failed)?;
+        clear_orphans(base).map_err(failed)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+        let room = rustix::fs::statvfs(&path).map_err(|error| failed(error.into()))?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        if free < LEAST_ROOM {
+            remove(&path).map_err(failed)?;
+            return Err(WorkError::Full { path: base.to_owned(), free: free >> 20 });
+        }
         Self::open(base, bake)
     }
 
@@ -99,21 +109,36 @@ impl Drop for WorkDir {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    // Nothing is mounted below it any more when it goes; were something, its content must not be removed with it.
-    if below(path)? {
-        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "something is still mounted in it"));
-    }
+    // A tool that was killed may have left mounts; were one still there, its content would be removed with the folder.
+    namespace::clear_mounts_below(path)?;
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Whether something is mounted below `path` in this process's namespace.
-fn below(path: &Path) -> io::Result<bool> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    Ok(mounts.lines().filter_map(|line| line.split(' ').nth(1)).any(|at| Path::new(at).starts_with(&path)))
+/// Makes the folder that work folders are in, for root's or the user's own eyes, and refuses one that somebody else could
+/// have prepared: files of roots lie in it, and other users' hands in it could lead root anywhere.
+fn own_folder(base: &Path) -> Result<(), WorkError> {
+    let failed = |source| WorkError::Create { path: base.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(failed)?;
+    let found = std::fs::symlink_metadata(base).map_err(failed)?;
+    let own = found.is_dir()
+        && found.uid() == rustix::process::geteuid().as_raw()
+        && found.permissions().mode() & 0o022 == 0;
+    if own { Ok(()) } else { Err(WorkError::NotOurs { path: base.to_owned() }) }
+}
+
+/// Takes away what bakes left that were killed: folders whose lock is free. A root that is kept has its keeper's.
+fn clear_orphans(base: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(base)? {
+        let path = entry?.path();
+        let lock = path.join("lock");
+        if lock.exists() && FileLock::try_exclusive(&lock)?.is_some() {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +149,13 @@ pub enum WorkError {
     Gone { path: PathBuf },
     #[error("the work folder {} is in use by a bake that runs", path.display())]
     InUse { path: PathBuf },
+    #[error(
+        "the work folder {} is not this user's own folder, or others may write to it; remove it, or name another with --work",
+        path.display()
+    )]
+    NotOurs { path: PathBuf },
+    #[error("only {free} MiB are free in the work folder {}; free some space, or name another with --work", path.display())]
+    Full { path: PathBuf, free: u64 },
     #[error("cannot remove the work folder {}", path.display())]
     Remove { path: PathBuf, source: io::Error },
 }
@@ -144,5 +176,25 @@ mod tests {
         assert!(kept.exists());
         drop(WorkDir::open(base.path(), "bake-2").unwrap());
         assert!(!kept.exists());
+    }
+
+    #[test]
+    fn what_a_killed_bake_left_is_taken_away_and_what_is_alive_is_not() {
+        let base = tempfile::tempdir().unwrap();
+        let alive = WorkDir::create(base.path(), "bake-1").unwrap();
+        let killed = WorkDir::create(base.path(), "bake-2").unwrap().keep();
+        let next = WorkDir::create(base.path(), "bake-3").unwrap();
+        assert!(!killed.exists());
+        assert!(alive.path().exists() && next.path().exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(base.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(matches!(WorkDir::create(base.path(), "bake-1"), Err(WorkError::NotOurs { .. })));
+        let link = base.path().join("link");
+        std::os::unix::fs::symlink("/nowhere", &link).unwrap();
+        assert!(WorkDir::create(&link, "bake-1").is_err());
     }
 }

@@ -39,6 +39,9 @@ impl Display for Plan {
             BasePlan::Scratch(_) | BasePlan::File { .. } => "one snapshot with all blocks".to_owned(),
         };
         writeln!(f, "creates   {parent}; one image")?;
+        if self.name_taken {
+            writeln!(f, "warning   an image called {} exists: a bake would fail", self.image_name)?;
+        }
         for warning in &self.warnings {
             writeln!(f, "warning   {warning}")?;
         }

@@ -1,12 +1,12 @@
 //! What is looked up before a plan is made: the base, the names in use, the source. Reads only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DiskFormat, InputsError, inputs, tag};
+use super::{DiskFormat, Inputs, InputsError, inputs, tag};
 use crate::cloud::{
     Architecture, Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, Place, Tags, retrying,
 };
@@ -22,6 +22,8 @@ const LONGEST_LINEAGE: usize = 32;
 pub struct Facts {
     pub bake: String,
     pub now: Timestamp,
+    /// The real time, whatever the environment says of `now`.
+    pub wall: Timestamp,
     pub place: Place,
     /// The architecture of the machine that bakes.
     pub host: Architecture,
@@ -29,8 +31,8 @@ pub struct Facts {
     /// Names of this account's images here.
     pub names_taken: BTreeSet<String>,
     pub source: Source,
-    /// Digests of the files that the recipe names, by path.
-    pub inputs: BTreeMap<String, String>,
+    /// What the recipe brings into the image.
+    pub inputs: Inputs,
     pub warnings: Vec<String>,
 }
 
@@ -50,13 +52,14 @@ pub struct Source {
     pub pipeline_execution: Option<String>,
 }
 
-/// Looks everything up.
+/// Looks everything up. `out` is where results go, which is no input though it may lie in the recipe's folder.
 ///
 /// # Errors
 /// [`FactsError`]: the base cannot be found, or a call failed.
 pub async fn look_up(
     recipe: &Recipe,
     dir: &Path,
+    out: &Path,
     cloud: &Cloud,
     source: Source,
     stop: &Stop,
@@ -71,12 +74,13 @@ pub async fn look_up(
     Ok(Facts {
         bake: new_bake_id(),
         now: whole_seconds(clock::now()),
+        wall: whole_seconds(clock::wall()),
         place: cloud.place.clone(),
         host,
         base: base(&recipe.base, dir, cloud, host, stop).await?,
         names_taken: own.into_iter().map(|image| image.name).collect(),
         source,
-        inputs: inputs::of(recipe, dir)?,
+        inputs: inputs::of(recipe, dir, out)?,
         warnings,
     })
 }
@@ -236,14 +240,22 @@ async fn lineage(cloud: &Cloud, image: &Image, stop: &Stop) -> Result<Vec<ImageI
     Ok(line)
 }
 
-/// A qcow2 file says so in its first four bytes; anything else is raw.
+/// A qcow2 file says so in its first four bytes; anything else is raw. One whose data lies in another file is refused:
+/// that may be any file of this host (QEMU's qcow2 specification: bytes 72 to 79, bit 2, in version 3).
 fn disk_format(path: &Path) -> Result<DiskFormat, FactsError> {
     use std::io::Read;
     let unreadable = |source| FactsError::File { path: path.to_owned(), source };
-    let mut magic = [0; 4];
-    let mut file = std::fs::File::open(path).map_err(unreadable)?;
-    let read = file.read(&mut magic).map_err(unreadable)?;
-    Ok(if read == 4 && magic == *b"QFI\xfb" { DiskFormat::Qcow2 } else { DiskFormat::Raw })
+    let mut head = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(80).read_to_end(&mut head).map_err(unreadable)?;
+    if !head.starts_with(b"QFI\xfb") {
+        return Ok(DiskFormat::Raw);
+    }
+    let version_3 = head.get(7).is_some_and(|version| *version >= 3);
+    if version_3 && head.get(79).is_none_or(|features| features & 4 != 0) {
+        return Err(FactsError::ExternalData { path: path.to_owned() });
+    }
+    Ok(DiskFormat::Qcow2)
 }
 
 /// Why the facts are not to be had.
@@ -265,6 +277,8 @@ pub enum FactsError {
     NotAvailable { image: ImageId, state: String },
     #[error("this host is {architecture}; images are x86_64 or arm64, and are baked on a host of the same")]
     Host { architecture: String },
+    #[error("base.file: {} keeps its data in another file; convert it: qemu-img convert -O qcow2", path.display())]
+    ExternalData { path: PathBuf },
     #[error("base.file: cannot read {}", path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error(transparent)]

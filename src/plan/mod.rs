@@ -6,11 +6,10 @@ pub mod facts;
 mod inputs;
 mod name;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use facts::{BaseFacts, Facts, FactsError, Source};
-pub use inputs::{InputsError, digest_of_inputs};
+pub use inputs::{Input, Inputs, InputsError};
 use jiff::Timestamp;
 pub use name::NameError;
 use serde::{Deserialize, Serialize};
@@ -88,11 +87,15 @@ pub struct Plan {
     pub attributes: ImageAttributes,
     pub tags: Tags,
     pub source: Source,
-    pub inputs: BTreeMap<String, String>,
+    pub inputs: Inputs,
     /// One digest over the recipe as resolved, the base and all inputs: what an unchanged bake is known by.
     pub fingerprint: String,
     pub warnings: Vec<String>,
     pub created: Timestamp,
+    /// When what the bake left half-made may be swept.
+    pub expires: Timestamp,
+    /// Whether an image of this name is here already.
+    pub name_taken: bool,
 }
 
 impl Plan {
@@ -101,20 +104,22 @@ impl Plan {
         self.attributes.architecture
     }
 
-    /// What a step is called in output, records and errors.
-    #[must_use]
-    pub fn base_id(&self) -> Option<&ImageId> {
-        match &self.base {
-            BasePlan::Image { id, .. } => Some(id),
-            BasePlan::Scratch(_) | BasePlan::File { .. } => None,
+    /// That the image can be called what it is to be called.
+    ///
+    /// # Errors
+    /// [`PlanError::NameTaken`]
+    pub fn check_name(&self) -> Result<(), PlanError> {
+        if self.name_taken {
+            return Err(PlanError::NameTaken { name: self.image_name.clone(), place: self.place.clone() });
         }
+        Ok(())
     }
 
     /// The tags of everything that this bake creates, until the image is registered: with when they expire.
     #[must_use]
     pub fn temporary_tags(&self) -> Tags {
         let mut tags = self.tags.clone();
-        tags.insert(tag("expires"), (self.created + LIFETIME).to_string());
+        tags.insert(tag("expires"), self.expires.to_string());
         tags
     }
 }
@@ -144,9 +149,6 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
         );
     }
     let image_name = name::render(recipe, architecture, facts)?;
-    if facts.names_taken.contains(&image_name) {
-        return Err(PlanError::NameTaken { name: image_name, place: facts.place.clone() });
-    }
     let fingerprint = inputs::fingerprint(recipe, facts);
     let mut tags: Tags = recipe.image.tags.clone();
     tags.extend([
@@ -171,6 +173,7 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
         place: facts.place.clone(),
         family: recipe.name.clone(),
         description: recipe.image.description.clone().unwrap_or_else(|| default_description(recipe, &base)),
+        name_taken: facts.names_taken.contains(&image_name),
         image_name,
         base,
         method,
@@ -187,6 +190,7 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
         fingerprint,
         warnings,
         created: facts.now,
+        expires: facts.wall + LIFETIME,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Plans, as pure tables: a recipe and facts in, a plan or an error out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
@@ -73,12 +73,13 @@ fn facts(base: BaseFacts) -> Facts {
     Facts {
         bake: "bake-1".into(),
         now: "2026-03-04T05:06:07Z".parse().unwrap(),
+        wall: "2026-03-05T05:06:07Z".parse().unwrap(),
         place: place(),
         host: Architecture::X86_64,
         base,
         names_taken: BTreeSet::new(),
         source: Source::default(),
-        inputs: BTreeMap::new(),
+        inputs: Inputs::new(),
         warnings: vec![],
     }
 }
@@ -105,7 +106,8 @@ fn a_plain_image_is_baked_directly_with_every_attribute_of_its_base() {
     assert_eq!(plan.image_name, "web-20260304-050607");
     assert_eq!(plan.tags[&tag("base")], "ami-0123456789abcdef0");
     assert_eq!(plan.tags[&tag("family")], "web");
-    assert!(plan.temporary_tags().contains_key(&tag("expires")));
+    // By the real time: `now` may be a commit's.
+    assert_eq!(plan.temporary_tags()[&tag("expires")], "2026-03-05T17:06:07Z");
     assert!(!plan.tags.contains_key(&tag("expires")));
 }
 
@@ -155,8 +157,10 @@ fn what_the_base_cannot_give_is_an_error_that_names_the_key() {
 fn a_name_that_exists_is_an_error_before_anything_is_made() {
     let mut facts = on(base());
     facts.names_taken.insert("fixed".into());
-    let error = error(&recipe(serde_json::json!({ "image": { "name": "fixed" } })), &facts);
+    let plan = make(&recipe(serde_json::json!({ "image": { "name": "fixed" } })), &facts).unwrap();
+    let error = plan.check_name().unwrap_err().to_string();
     assert!(error.contains("`fixed` exists"), "{error}");
+    assert!(make(&recipe(serde_json::json!({})), &facts).unwrap().check_name().is_ok());
 }
 
 #[test]
@@ -180,7 +184,7 @@ fn the_fingerprint_is_of_the_recipe_the_base_and_the_inputs() {
     later.bake = "bake-2".into();
     assert_eq!(first, fingerprint(&same, &later));
     let mut other = on(base());
-    other.inputs.insert("a".into(), "00".into());
+    other.inputs.insert("a".into(), Input { sha256: None, link: None, mode: "0755".into() });
     assert_ne!(first, fingerprint(&same, &other));
     let mut newer = base();
     newer.id = ImageId::parse("ami-0123456789abcdef1").unwrap();

@@ -131,7 +131,7 @@ async fn images_are_listed_shown_exported_and_deleted() {
     fs::remove_file(yard.path().join("disk.raw")).unwrap();
 
     let dry = yard.run(&["images", "delete", id, "--dry-run"]).ok();
-    assert!(dry.err.contains("would delete"), "{}", dry.err);
+    assert!(dry.out.contains("would delete"), "{}", dry.out);
     yard.run(&["images", "delete", id]).ok();
     assert!(yard.run(&["images"]).ok().out.is_empty());
     assert!(yard.snapshots().is_empty());

@@ -46,6 +46,12 @@ const PACKAGES: [&str; 26] = [
     "less",
 ];
 
+/// The proxy for the recipe's own steps; it is taken away with the last of them.
+const PROXY: &str = "/etc/apt/apt.conf.d/99bakehouse-proxy";
+
+/// The keys of Ubuntu's archive, which Debian has in a package of its own.
+const UBUNTU_KEYS: &str = "/usr/share/keyrings/ubuntu-archive-keyring.gpg";
+
 /// The kernel that a distribution makes for clouds.
 fn kernel(distribution: Distribution) -> &'static str {
     match distribution {
@@ -81,6 +87,8 @@ pub(super) async fn run(
     }
     let target = Target { root: &root, layout: None, identity: identity(&ids), esp_writable: false };
     let changed = change::root(&target, plan, bench).await?;
+    let dir = open(&root)?;
+    dir.remove(PROXY).map_err(|source| BakeCause::File { path: root.clone(), source })?;
 
     let phase = bench.reporter.phase("making the disk");
     let disk = bench.work.disk();
@@ -92,7 +100,7 @@ pub(super) async fn run(
         size: plan.size.map(|gib| u64::from(gib) << 30),
     };
     let made = format::make(&spec, &bench.stop).await?;
-    change::look_at_boot(&open(&root)?, &made.layout, bench).await?;
+    change::look_at_boot(&dir, &made.layout, bench).await?;
     timings.push(Timing::new("make the disk", phase.done()));
     Ok(changed)
 }
@@ -123,6 +131,12 @@ async fn install(
     root: &Path,
     bench: &Bench,
 ) -> Result<(), BakeCause> {
+    if scratch.distribution == Distribution::Ubuntu && !Path::new(UBUNTU_KEYS).exists() {
+        let what = format!(
+            "{UBUNTU_KEYS} is not there; install the package ubuntu-keyring (Debian: ubuntu-archive-keyring)"
+        );
+        return Err(BakeCause::Other { what });
+    }
     // The initramfs is made while the kernel is installed: what it has to hold must be said before.
     let overlay = bench.work.path().join("overlay");
     std::fs::create_dir_all(&overlay).map_err(|source| BakeCause::File { path: overlay.clone(), source })?;
@@ -135,12 +149,21 @@ async fn install(
         Architecture::X86_64 => "amd64",
         Architecture::Arm64 => "arm64",
     };
+    // The build's own environment is none of the new root's: its packages' scripts would see it.
     let mut command = Cmd::new("mmdebstrap")
+        .clear_env()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root")
+        .env("LANG", "C.UTF-8")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("TMPDIR", bench.work.path())
         .args(["--mode=root", "--variant=minbase", "--format=directory"])
         .arg(format!("--architectures={architecture}"))
         .arg(format!("--components={}", components(scratch)))
         .arg(format!("--include={}", include.join(",")))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
+        // The work folder is root's own, which apt's unprivileged user cannot enter.
+        .arg("--aptopt=APT::Sandbox::User \"root\"")
         .arg(format!("--essential-hook=copy-in {overlay_arg} /etc"));
     if let Some(proxy) = &scratch.proxy {
         command = command.arg(format!("--aptopt=Acquire::http::Proxy \"{proxy}\""));
@@ -161,9 +184,11 @@ async fn install(
     }
     let dir = open(root)?;
     // mmdebstrap leaves its own settings of apt, the proxy among them, and the host's name.
+    let proxy = scratch.proxy.as_ref().map(|proxy| format!("Acquire::http::Proxy \"{proxy}\";\n"));
     let cleaned = dir
         .remove("/etc/apt/apt.conf.d/99mmdebstrap")
-        .and_then(|_| dir.write("/etc/hostname", b"localhost\n", 0o644));
+        .and_then(|_| dir.write("/etc/hostname", b"localhost\n", 0o644))
+        .and_then(|()| proxy.map_or(Ok(()), |proxy| dir.write(PROXY, proxy.as_bytes(), 0o644)));
     cleaned.map_err(|source| BakeCause::File { path: root.to_owned(), source })
 }
 
