@@ -30,7 +30,7 @@ use session::Global;
 /// Exit codes: 0 done; 2 the input is wrong; 3 failed, everything cleaned up; 4 failed, something is left behind
 /// (listed); 5 not allowed; 6 checks failed; 75 the cloud is unavailable, try again; 130/143 interrupted.
 #[derive(Parser, Debug)]
-#[command(name = "bakehouse", version, max_term_width = 100)]
+#[command(name = "bakehouse", version, max_term_width = 100, arg_required_else_help = true)]
 struct Args {
     #[command(flatten)]
     global: Global,

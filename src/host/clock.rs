@@ -17,3 +17,9 @@ pub fn now() -> Timestamp {
 pub fn wall() -> Timestamp {
     Timestamp::now()
 }
+
+/// A time without its fraction of a second: what names, records and messages show.
+#[must_use]
+pub fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}

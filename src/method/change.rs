@@ -121,7 +121,7 @@ pub(super) async fn root(target: &Target<'_>, plan: &Plan, bench: &Bench) -> Res
     let Some(wish) = bench.keep.as_ref().filter(|_| !bench.stop.is_requested()) else {
         return Err(cause);
     };
-    match keep::hold(wish, plan, failed_at, bench) {
+    match keep::hold(wish, plan, failed_at, bench).await {
         Ok(kept) => {
             Err(BakeCause::Kept { cause: Box::new(cause), bake: plan.bake.clone(), until: kept.expires })
         }

@@ -10,13 +10,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::{Bench, WorkError};
-use crate::host::clock;
+use crate::host::clock::{self, whole_seconds};
 use crate::host::exec::{Cmd, ExecError};
 use crate::host::lock::FileLock;
 use crate::host::namespace;
 use crate::plan::Plan;
 
 const FILE: &str = "kept.json";
+/// Made by the keeper when it listens.
+const READY: &str = "ready";
+/// How long a keeper may take to listen: the start of one process.
+const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// That a failed root is to be kept, and what a later process needs to go on.
 #[derive(Clone, Debug)]
@@ -42,7 +46,7 @@ pub struct Kept {
 }
 
 /// Hands the root to a keeper. The caller must leave its mounts alone from here on.
-pub(super) fn hold(wish: &Wish, plan: &Plan, step: usize, bench: &Bench) -> Result<Kept, KeepError> {
+pub(super) async fn hold(wish: &Wish, plan: &Plan, step: usize, bench: &Bench) -> Result<Kept, KeepError> {
     let program = std::env::current_exe()
         .map_err(|source| KeepError::File { path: PathBuf::from("/proc/self/exe"), source })?;
     let lock = bench.work.inheritable_lock()?;
@@ -58,13 +62,21 @@ pub(super) fn hold(wish: &Wish, plan: &Plan, step: usize, bench: &Bench) -> Resu
         recipe_dir: bench.recipe_dir.clone(),
         recipe: wish.recipe.clone(),
         out: wish.out.clone(),
-        expires: clock::wall() + jiff::SignedDuration::from_secs(seconds),
+        expires: whole_seconds(clock::wall() + jiff::SignedDuration::from_secs(seconds)),
         keeper: i32::try_from(keeper).unwrap_or(0),
     };
     let path = bench.work.path().join(FILE);
     let json = serde_json::to_vec_pretty(&kept)
         .map_err(|error| KeepError::File { path: path.clone(), source: error.into() })?;
     std::fs::write(&path, json).map_err(|source| KeepError::File { path, source })?;
+    // A signal that came before the keeper listens would end it, and leave the folder to nobody.
+    let began = tokio::time::Instant::now();
+    while !bench.work.path().join(READY).exists() {
+        if began.elapsed() > READY_WITHIN {
+            return Err(KeepError::Stuck { bake: plan.bake.clone() });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     Ok(kept)
 }
 
@@ -78,6 +90,7 @@ pub async fn hold_until(work: &Path, seconds: u64) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hand_over = signal(SignalKind::user_defined1())?;
+    std::fs::write(work.join(READY), [])?;
     let over = tokio::time::sleep(Duration::from_secs(seconds));
     tokio::pin!(over);
     loop {

@@ -10,7 +10,7 @@ use super::{DiskFormat, Inputs, InputsError, inputs, tag};
 use crate::cloud::{
     Architecture, Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, Place, Tags, retrying,
 };
-use crate::host::clock;
+use crate::host::clock::{self, whole_seconds};
 use crate::host::stop::Stop;
 use crate::recipe::{Base, Recipe, Scratch};
 
@@ -86,11 +86,6 @@ pub async fn look_up(
 }
 
 static OWN: std::sync::LazyLock<ImageQuery> = std::sync::LazyLock::new(ImageQuery::default);
-
-/// Records and names show no fractions.
-fn whole_seconds(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
-}
 
 fn new_bake_id() -> String {
     let id = uuid::Uuid::new_v4().simple().to_string();

@@ -55,13 +55,19 @@ impl From<Output> for Said {
 }
 
 pub struct Yard {
-    dir: TempDir,
+    path: PathBuf,
+    /// Removes the folder; the shared one stays until the next run, since nothing is dropped when a process ends.
+    _dir: Option<TempDir>,
 }
 
 impl Yard {
     /// An empty one.
     pub fn new() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("bakehouse-test-").tempdir_in("/var/tmp").unwrap() }
+        let dir = tempfile::Builder::new()
+            .prefix("bakehouse-test-")
+            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+            .unwrap();
+        Self { path: dir.path().to_owned(), _dir: Some(dir) }
     }
 
     /// The one that all tests share, with the family `os-base` baked from scratch in it. Tests only add to it. `None`
@@ -72,7 +78,12 @@ impl Yard {
             return None;
         }
         Some(SHARED.get_or_init(|| {
-            let yard = Self::new();
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bakes");
+            if path.exists() {
+                fs::remove_dir_all(&path).unwrap();
+            }
+            fs::create_dir_all(&path).unwrap();
+            let yard = Self { path, _dir: None };
             let recipe =
                 fs::read_to_string(repository().join("examples/quickstart/os-base/bake.yml")).unwrap();
             yard.recipe("os-base", &recipe);
@@ -82,7 +93,7 @@ impl Yard {
     }
 
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.path
     }
 
     pub fn store(&self) -> PathBuf {
@@ -150,7 +161,7 @@ impl Yard {
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         let left: Vec<_> = fs::read_dir(self.work())
-            .map(|all| all.flatten().map(|entry| entry.path()).collect())
+            .map(|all| all.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
             .unwrap_or_default();
         assert!(left.is_empty(), "work folders are left: {left:?}");
         let loops: Vec<_> =
