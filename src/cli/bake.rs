@@ -90,12 +90,13 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 fn finish(bake: &str, args: &Args, global: &Global) -> anyhow::Result<()> {
     session::run(global, Mounts::Yes, |session| async move {
         // Once everything that could be wrong with the call was looked at: from here on nobody else keeps the root.
-        let kept = keep::take_over(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
+        let (kept, work) =
+            keep::take_over(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
         let mut plan = kept.plan;
         plan.fingerprint = format!("repaired in {bake}");
         plan.tags.insert(tag("fingerprint"), plan.fingerprint.clone());
         let baking = Baking { session, global, args, recipe_dir: kept.recipe_dir, recipe: kept.recipe };
-        baking.bake(plan, kept.out, Some(kept.step)).await
+        baking.bake(plan, kept.out, Some((kept.step, work))).await
     })
 }
 
@@ -121,7 +122,7 @@ struct Baking<'a> {
 }
 
 impl Baking<'_> {
-    async fn bake(self, plan: Plan, out: PathBuf, resume: Option<usize>) -> anyhow::Result<()> {
+    async fn bake(self, plan: Plan, out: PathBuf, resume: Option<(usize, WorkDir)>) -> anyhow::Result<()> {
         let Self { session, global, args, recipe_dir, recipe } = self;
         std::fs::create_dir_all(&out)
             .map_err(|error| Failure::Input(format!("--out: cannot make {}: {error}", out.display())))?;
@@ -136,12 +137,10 @@ impl Baking<'_> {
             plan.why
         ));
 
-        let base = global.work();
-        let work = if resume.is_some() {
-            WorkDir::open(&base, &plan.bake)
-        } else {
-            WorkDir::create(&base, &plan.bake)
-        }?;
+        let (resume, work) = match resume {
+            Some((step, work)) => (Some(step), work),
+            None => (None, WorkDir::create(&global.work(), &plan.bake)?),
+        };
         // What was kept once was worth keeping.
         let keep = (args.on_failure == OnFailure::Keep || resume.is_some()).then(|| keep::Wish {
             seconds: args.keep_for.duration().as_secs(),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::{Bench, WorkError};
+use super::{Bench, WorkDir, WorkError};
 use crate::host::clock::{self, whole_seconds};
 use crate::host::exec::{Cmd, ExecError};
 use crate::host::lock::FileLock;
@@ -73,7 +73,11 @@ pub(super) async fn hold(wish: &Wish, plan: &Plan, step: usize, bench: &Bench) -
     let began = tokio::time::Instant::now();
     while !bench.work.path().join(READY).exists() {
         if began.elapsed() > READY_WITHIN {
-            return Err(KeepError::Stuck { bake: plan.bake.clone() });
+            if let Some(keeper) = Pid::from_raw(kept.keeper) {
+                // It may have ended by itself.
+                let _ = kill_process(keeper, Signal::KILL);
+            }
+            return Err(KeepError::Silent { bake: plan.bake.clone() });
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -172,10 +176,14 @@ pub fn drop_root(base: &Path, bake: &str) -> Result<(), KeepError> {
 ///
 /// # Errors
 /// [`KeepError`]
-pub fn take_over(base: &Path, bake: &str) -> Result<Kept, KeepError> {
+pub fn take_over(base: &Path, bake: &str) -> Result<(Kept, WorkDir), KeepError> {
     let kept = find(base, bake)?;
+    // While nobody holds the folder's lock, no other bake may take it for an orphan.
+    let _still = WorkDir::base_lock(base)?;
     end(&kept, base, Signal::USR1, || !is_held(base, bake))?;
-    Ok(kept)
+    let ready = base.join(bake).join(READY);
+    std::fs::remove_file(&ready).map_err(|source| KeepError::File { path: ready, source })?;
+    Ok((kept, WorkDir::open(base, bake)?))
 }
 
 /// How long a keeper may take to unmount.
@@ -201,6 +209,8 @@ fn end(kept: &Kept, base: &Path, signal: Signal, over: impl Fn() -> bool) -> Res
 pub enum KeepError {
     #[error("no root of {bake} is kept (any more)")]
     Gone { bake: String },
+    #[error("the keeper of the root of {bake} did not start within {} s", READY_WITHIN.as_secs())]
+    Silent { bake: String },
     #[error("the root of {bake} cannot be let go of; leave every shell that is in it and try again")]
     Stuck { bake: String },
     #[error("cannot use {}", path.display())]

@@ -28,8 +28,8 @@ impl WorkDir {
         own_folder(base)?;
         let path = base.join(bake);
         let failed = |source| WorkError::Create { path: path.clone(), source };
-        // One at a time, so that no folder is seen before its lock is held.
-        let _making = FileLock::exclusive(&base.join(".lock")).map_err(failed)?;
+        // So that no folder is seen before its lock is held.
+        let _still = Self::base_lock(base)?;
         clear_orphans(base).map_err(failed)?;
         std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         let room = rustix::fs::statvfs(&path).map_err(|error| failed(error.into()))?;
@@ -39,6 +39,12 @@ impl WorkDir {
             return Err(WorkError::Full { path: base.to_owned(), free: free >> 20 });
         }
         Self::open(base, bake)
+    }
+
+    /// While it is held, work folders neither come nor go.
+    pub(super) fn base_lock(base: &Path) -> Result<FileLock, WorkError> {
+        FileLock::exclusive(&base.join(".lock"))
+            .map_err(|source| WorkError::Create { path: base.to_owned(), source })
     }
 
     /// The folder of a bake that left it.
