@@ -128,7 +128,7 @@ impl Baking<'_> {
             .map_err(|error| Failure::Input(format!("--out: cannot make {}: {error}", out.display())))?;
         let events = File::create(out.join("events.jsonl"))
             .map_err(|error| Failure::Input(format!("--out: cannot write in {}: {error}", out.display())))?;
-        session.reporter.add_sink(Box::new(JsonLines(events)));
+        session.reporter.add_sink(Box::new(JsonLines::new(events, false)));
         session.reporter.note(format!(
             "{} ({}) by the {} method: {}",
             plan.image_name,

@@ -107,7 +107,11 @@ impl fmt::Display for Failure {
             Self::Work { message, left } | Self::Denied { message, left } => write!(f, "{message}\n{left}"),
             Self::Unavailable { message, left } => write!(f, "{message}\n{left}; try again"),
             Self::Interrupted { signal, left } => {
-                let name = if *signal == libc::SIGTERM { "SIGTERM" } else { "SIGINT" };
+                let name = match *signal {
+                    libc::SIGTERM => "SIGTERM",
+                    libc::SIGHUP => "SIGHUP",
+                    _ => "SIGINT",
+                };
                 write!(f, "interrupted by {name}; {left}")
             }
         }
@@ -162,6 +166,8 @@ mod tests {
             (Failure::Unavailable { message: String::new(), left: Left::Nothing }, 75),
             (Failure::Interrupted { signal: libc::SIGINT, left: Left::Nothing }, 130),
             (Failure::Interrupted { signal: libc::SIGTERM, left: Left::Nothing }, 143),
+            // A hangup is an interruption like the user's own.
+            (Failure::Interrupted { signal: libc::SIGHUP, left: Left::Nothing }, 130),
             (Failure::Interrupted { signal: libc::SIGTERM, left: some() }, 4),
         ];
         for (failure, code) in cases {

@@ -18,6 +18,7 @@ pub mod init;
 pub mod schema;
 pub mod validate;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -88,7 +89,8 @@ pub fn main() -> ExitCode {
             let text = failure.to_string();
             // The diagnostics of a recipe say it themselves, each of its errors.
             let word = if text.starts_with("error") { "" } else { "error: " };
-            eprintln!("{word}{text}");
+            // A terminal that hung up takes no message; the exit code tells.
+            let _ = writeln!(std::io::stderr().lock(), "{word}{text}");
             ExitCode::from(failure.code())
         }
     }
@@ -96,7 +98,6 @@ pub fn main() -> ExitCode {
 
 /// Prints a result on standard output. A reader that went away is no failure of ours.
 fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::Write;
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),

@@ -91,8 +91,7 @@ impl Global {
         let reporter = Reporter::silent();
         match self.log {
             Log::Text => reporter.add_sink(Box::new(Terminal::new(self.quiet))),
-            Log::Json if self.quiet => {}
-            Log::Json => reporter.add_sink(Box::new(JsonLines(std::io::stderr()))),
+            Log::Json => reporter.add_sink(Box::new(JsonLines::new(std::io::stderr(), self.quiet))),
         }
         reporter
     }

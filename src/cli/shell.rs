@@ -31,7 +31,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         session::require_root()?;
         let kept = keep::find(&global.work(), &args.image).map_err(|error| Failure::Input(chain(&error)))?;
         let (root, _lock) = kept.enter(&global.work()).map_err(|error| Failure::Input(chain(&error)))?;
-        return session::block_on(|_| async move { ended(inside(&root, &args.command).await?) });
+        return session::block_on(|stop| async move { ended(inside(&root, &args.command, &stop).await?) });
     }
     session::run(global, Mounts::Yes, |session| async move {
         let image = images::find(&args.image, &session).await?;
@@ -39,7 +39,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         let at = copy.work.root();
         std::fs::create_dir_all(&at)?;
         let tree = MountedTree::open(&copy.disk, &copy.layout, &at, Access::ReadWrite)?;
-        let code = inside(tree.path(), &args.command).await;
+        let code = inside(tree.path(), &args.command, &session.stop).await;
         let closed = tree.close(&Stop::never()).await;
         let left = Left::These(vec![copy.work.path().display().to_string()]);
         closed.map_err(|error| Failure::of(&error, left))?;
@@ -48,7 +48,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     })
 }
 
-async fn inside(root: &Path, command: &[String]) -> anyhow::Result<i32> {
+async fn inside(root: &Path, command: &[String], stop: &Stop) -> anyhow::Result<i32> {
     let mut options = ChrootOptions::new(root);
     options.hostname = "localhost".to_owned();
     let chroot = ChrootRoot::enter(options).await?;
@@ -66,13 +66,12 @@ async fn inside(root: &Path, command: &[String]) -> anyhow::Result<i32> {
                     cmd.env(name, value)
                 })
                 .env("TERM", std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()));
-            // The shell has the terminal: a thread of its own waits for it.
-            tokio::task::spawn_blocking(move || cmd.interactive()).await.map_err(anyhow::Error::from)
+            cmd.interactive(stop).await.map_err(anyhow::Error::from)
         }
         None => Err(Failure::Input("this root cannot be entered from here".to_owned()).into()),
     };
     chroot.leave().await?;
-    Ok(result??.code)
+    Ok(result?.code)
 }
 
 fn ended(code: i32) -> anyhow::Result<()> {

@@ -7,15 +7,18 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::Child;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::stop::Stop;
 
 /// How many of a command's last lines an error shows.
 const TAIL_LINES: usize = 20;
 /// A line longer than this is cut: output is shown and logged line by line and must not fill the memory.
+/// `report::mask` shows less of a line than this, so that a secret at the cut is known as one.
 const LINE_BYTES: usize = 16 * 1024;
 /// Time between SIGTERM and SIGKILL when a command is ended.
 const GRACE: Duration = Duration::from_secs(3);
@@ -162,23 +165,24 @@ impl Cmd {
         if stop.is_requested() {
             return Err(ExecError::Stopped { name });
         }
-        let mut child = self.spawn(&name)?;
+        let mut program = self.start()?;
         let (send, mut lines) = mpsc::channel::<(Stream, String)>(256);
-        let mut readers = Vec::new();
-        if let Some(out) = child.stdout.take() {
-            readers.push(tokio::spawn(read_lines(out, Stream::Out, send.clone())));
+        // Ended with this call: who still holds the pipes is not waited for.
+        let mut tasks = JoinSet::new();
+        if let Some(out) = program.child.stdout.take() {
+            tasks.spawn(read_lines(out, Stream::Out, send.clone()));
         }
-        if let Some(err) = child.stderr.take() {
-            readers.push(tokio::spawn(read_lines(err, Stream::Err, send.clone())));
+        if let Some(err) = program.child.stderr.take() {
+            tasks.spawn(read_lines(err, Stream::Err, send.clone()));
         }
         drop(send);
-        let feeder = child.stdin.take().map(|mut pipe| {
+        if let Some(mut pipe) = program.child.stdin.take() {
             let bytes = self.stdin.clone();
-            tokio::spawn(async move {
+            tasks.spawn(async move {
                 // A program may end without reading its input: not an error of ours.
                 let _ = pipe.write_all(&bytes).await;
-            })
-        });
+            });
+        }
 
         let limit = self.timeout.unwrap_or(Duration::MAX);
         let deadline = tokio::time::sleep(limit);
@@ -186,7 +190,8 @@ impl Cmd {
         let mut tail: VecDeque<String> = VecDeque::new();
         let mut status = None;
         let mut open = true;
-        // A grandchild may keep the pipes open after the program ended; its lines are waited for only briefly.
+        // A grandchild may keep the pipes open after the program ended; its lines are waited for only briefly, and then
+        // it is ended too.
         let linger = tokio::time::sleep(Duration::MAX);
         tokio::pin!(linger);
         let ended = loop {
@@ -197,68 +202,43 @@ impl Cmd {
                         if tail.len() == TAIL_LINES { tail.pop_front(); }
                         tail.push_back(text);
                     }
-                    None => { open = false; if status.is_some() { break Ok(()); } }
+                    None => { open = false; if status.is_some() { program.let_go(); break Ok(()); } }
                 },
-                result = child.wait(), if status.is_none() => {
+                result = program.child.wait(), if status.is_none() => {
                     status = Some(result.map_err(|source| ExecError::Io { name: name.clone(), source })?);
-                    if !open { break Ok(()); }
+                    if !open { program.let_go(); break Ok(()); }
                     linger.as_mut().reset(tokio::time::Instant::now() + GRACE);
                 }
-                () = &mut linger, if status.is_some() => break Ok(()),
+                () = &mut linger, if status.is_some() => { program.kill(); break Ok(()); }
                 () = &mut deadline => break Err(ExecError::TimedOut { name: name.clone(), limit, tail: tail.iter().cloned().collect() }),
                 () = stop.requested() => break Err(ExecError::Stopped { name: name.clone() }),
             }
         };
         if let Err(error) = ended {
-            end_group(&mut child).await;
+            program.end().await;
             return Err(error);
         }
-        for reader in readers {
-            reader.abort();
-        }
-        if let Some(feeder) = feeder {
-            feeder.abort();
-        }
-        use std::os::unix::process::ExitStatusExt;
-        let code =
-            status.map_or(-1, |status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
-        Ok(Exit { code, tail: tail.into() })
+        Ok(Exit { code: status.map_or(-1, code), tail: tail.into() })
     }
 
-    fn spawn(&self, name: &str) -> Result<Child, ExecError> {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let mut command = tokio::process::Command::new(&self.program);
-        command
-            .args(&self.args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+    fn start(&self) -> Result<Running, ExecError> {
+        let mut command = tokio::process::Command::from(self.command(None));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
-        if self.clear_env {
-            command.env_clear();
-        }
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        if let Some(dir) = &self.cwd {
-            command.current_dir(dir);
-        }
-        command.spawn().map_err(|source| {
-            if source.kind() == std::io::ErrorKind::NotFound {
-                ExecError::Missing { name: name.to_owned() }
-            } else {
-                ExecError::Io { name: name.to_owned(), source }
-            }
-        })
+        let child = command.spawn().map_err(|source| self.refused(&self.program, source))?;
+        // Noted now: a child that was waited for has no id any more, and its group may live on.
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Ok(Running { child, group })
     }
 
-    /// Starts it with this process's own terminal and waits: for shells and consoles.
-    ///
-    /// # Errors
-    /// [`ExecError`]: not there, or the kernel's refusal.
-    pub fn interactive(&self) -> Result<Exit, ExecError> {
-        let name = self.name();
+    /// The program with its arguments, environment and folder; `through` is a program that starts it.
+    fn command(&self, through: Option<&str>) -> std::process::Command {
+        let first = through.map_or(self.program.as_os_str(), OsStr::new);
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let mut command = std::process::Command::new(&self.program);
+        let mut command = std::process::Command::new(first);
+        if through.is_some() {
+            command.arg(&self.program);
+        }
         command.args(&self.args);
         if self.clear_env {
             command.env_clear();
@@ -267,18 +247,48 @@ impl Cmd {
         if let Some(dir) = &self.cwd {
             command.current_dir(dir);
         }
-        let status = command.status().map_err(|source| {
-            if source.kind() == std::io::ErrorKind::NotFound {
-                ExecError::Missing { name: name.clone() }
-            } else {
-                ExecError::Io { name: name.clone(), source }
+        command
+    }
+
+    /// Why `program` could not be started. A folder to start in that is not there gives the same error of the
+    /// kernel's as a program that is not there.
+    fn refused(&self, program: &OsStr, source: std::io::Error) -> ExecError {
+        let name = program.to_string_lossy().into_owned();
+        if source.kind() == std::io::ErrorKind::NotFound && self.cwd.as_ref().is_none_or(|dir| dir.is_dir()) {
+            ExecError::Missing { name }
+        } else {
+            ExecError::Io { name, source }
+        }
+    }
+
+    /// Starts it with this process's own terminal, in its process group, and waits: for shells and consoles. A stop
+    /// ends the program itself; what it started is its own to end.
+    ///
+    /// # Errors
+    /// [`ExecError`]: not there, stopped, or the kernel's refusal.
+    pub async fn interactive(self, stop: &Stop) -> Result<Exit, ExecError> {
+        let name = self.name();
+        if stop.is_requested() {
+            return Err(ExecError::Stopped { name });
+        }
+        let mut command = tokio::process::Command::from(self.command(None));
+        let mut child =
+            command.kill_on_drop(true).spawn().map_err(|source| self.refused(&self.program, source))?;
+        let status = tokio::select! {
+            status = child.wait() => status.map_err(|source| ExecError::Io { name, source })?,
+            () = stop.requested() => {
+                if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+                    // It may have ended by itself: then there is nothing to end.
+                    let _ = kill_process(id, Signal::TERM);
+                }
+                if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+                    // As above; and after this nothing can keep it.
+                    let _ = child.kill().await;
+                }
+                return Err(ExecError::Stopped { name });
             }
-        })?;
-        use std::os::unix::process::ExitStatusExt;
-        Ok(Exit {
-            code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
-            tail: Vec::new(),
-        })
+        };
+        Ok(Exit { code: code(status), tail: Vec::new() })
     }
 
     /// Starts it in a session of its own, with its streams on the null device, and leaves it running. The caller
@@ -300,20 +310,75 @@ impl Cmd {
     }
 
     fn detach_on(&self, stdin: Stdio) -> Result<u32, ExecError> {
-        let name = self.name();
+        // Looked for here: setsid would tell it on its standard error, which nobody reads.
+        if !self.is_there() {
+            return Err(ExecError::Missing { name: self.name() });
+        }
         // setsid(1) forks where it must, so that the program outlives this one's terminal and process group.
-        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let mut command = std::process::Command::new("setsid");
-        command.arg(&self.program).args(&self.args).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
-        if self.clear_env {
-            command.env_clear();
-        }
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        if let Some(dir) = &self.cwd {
-            command.current_dir(dir);
-        }
-        let child = command.spawn().map_err(|source| ExecError::Io { name, source })?;
+        const SETSID: &str = "setsid";
+        let mut command = self.command(Some(SETSID));
+        command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().map_err(|source| self.refused(OsStr::new(SETSID), source))?;
         Ok(child.id())
+    }
+
+    /// Whether the program's file is there, as execvp(3) looks for it.
+    fn is_there(&self) -> bool {
+        let here = self.cwd.clone().unwrap_or_default();
+        if self.program.as_encoded_bytes().contains(&b'/') {
+            return here.join(&self.program).exists();
+        }
+        let given = self.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+        let own = || if self.clear_env { None } else { std::env::var_os("PATH") };
+        // Without PATH it is execvp's own: /bin:/usr/bin.
+        let path = given.or_else(own).unwrap_or_else(|| "/bin:/usr/bin".into());
+        std::env::split_paths(&path).any(|folder| here.join(folder).join(&self.program).exists())
+    }
+}
+
+/// The exit code of a program that ended; 128 + n where signal n ended it.
+fn code(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// A program under way in a process group of its own. Dropped before it was let go, it takes the whole group along.
+struct Running {
+    child: Child,
+    /// The group's id, which is the program's. It stands for this group after the program itself has ended too: the
+    /// kernel gives a number again only when it has been once around all others.
+    group: Option<Pid>,
+}
+
+impl Running {
+    /// The program ended by itself, and nobody holds its pipes: what it left behind on purpose may stay.
+    fn let_go(&mut self) {
+        self.group = None;
+    }
+
+    fn kill(&mut self) {
+        if let Some(group) = self.group.take() {
+            // The group may be gone already; then there is nothing to end.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+
+    /// Gives the program time to end, then kills the group.
+    async fn end(mut self) {
+        if let Some(group) = self.group {
+            // As in `kill`.
+            let _ = kill_process_group(group, Signal::TERM);
+        }
+        // At once where it has ended already: those that outlive their leader get no time of their own.
+        let _ = tokio::time::timeout(GRACE, self.child.wait()).await;
+        self.kill();
+        let _ = self.child.wait().await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
@@ -354,20 +419,6 @@ async fn read_lines(pipe: impl AsyncRead + Unpin, stream: Stream, send: mpsc::Se
     }
 }
 
-async fn end_group(child: &mut Child) {
-    use rustix::process::{Pid, Signal, kill_process_group};
-    let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
-        return;
-    };
-    // The group may be gone already; then there is nothing to end.
-    let _ = kill_process_group(group, Signal::TERM);
-    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-        let _ = kill_process_group(group, Signal::KILL);
-        let _ = child.wait().await;
-    }
-    let _ = kill_process_group(group, Signal::KILL);
-}
-
 /// Why a program did not run to its end, or did so with an exit code that the caller takes for a failure.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
@@ -387,72 +438,38 @@ fn shown(tail: &[String]) -> String {
     if tail.is_empty() { String::new() } else { format!("; its last lines:\n    {}", tail.join("\n    ")) }
 }
 
-/// Which Debian package brings a program, for the error that says that it is missing.
-fn hint(name: &str) -> String {
-    let package = match name {
-        "mmdebstrap" => "mmdebstrap",
-        "sfdisk" => "fdisk",
-        "blkid" | "losetup" | "fstrim" | "prlimit" | "unshare" | "nsenter" | "setsid" => "util-linux",
-        "mke2fs" | "resize2fs" | "e2fsck" | "tune2fs" => "e2fsprogs",
-        "grub-mkimage" => "grub2-common (grub-common)",
-        "mformat" | "mcopy" | "mmd" => "mtools",
-        "qemu-system-x86_64" => "qemu-system-x86",
-        "qemu-img" => "qemu-utils",
-        "xorriso" => "xorriso",
-        "ansible-playbook" => "ansible-core",
-        _ => return String::new(),
-    };
-    format!(" (on Debian and Ubuntu: apt-get install {package})")
+/// Which Debian package brings a program.
+const HINTS: [(&str, &str); 21] = [
+    ("mmdebstrap", "mmdebstrap"),
+    ("sfdisk", "fdisk"),
+    ("blkid", "util-linux"),
+    ("losetup", "util-linux"),
+    ("fstrim", "util-linux"),
+    ("prlimit", "util-linux"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("setsid", "util-linux"),
+    ("mke2fs", "e2fsprogs"),
+    ("resize2fs", "e2fsprogs"),
+    ("e2fsck", "e2fsprogs"),
+    ("tune2fs", "e2fsprogs"),
+    ("grub-mkimage", "grub-common"),
+    ("mformat", "mtools"),
+    ("mcopy", "mtools"),
+    ("mmd", "mtools"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
+    ("xorriso", "xorriso"),
+    ("ansible-playbook", "ansible-core"),
+];
+
+/// For the error that says that a program is missing.
+fn hint(program: &str) -> String {
+    match HINTS.iter().find(|(name, _)| *name == program) {
+        Some((_, package)) => format!(" (on Debian and Ubuntu: apt-get install {package})"),
+        None => String::new(),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn lines_come_from_both_streams_and_the_code_is_kept() {
-        let mut seen = Vec::new();
-        let exit = Cmd::new("sh")
-            .args(["-c", "echo a; echo b >&2; printf c; exit 3"])
-            .stream(&Stop::never(), &mut |stream, line| {
-                seen.push((stream, line.to_owned()));
-            })
-            .await
-            .unwrap();
-        assert_eq!(exit.code, 3);
-        assert!(seen.contains(&(Stream::Out, "a".into())));
-        assert!(seen.contains(&(Stream::Err, "b".into())));
-        assert!(seen.contains(&(Stream::Out, "c".into())));
-    }
-
-    #[tokio::test]
-    async fn a_command_out_of_time_is_ended_with_its_children() {
-        let error = Cmd::new("sh")
-            .args(["-c", "sleep 60 & wait"])
-            .timeout(Duration::from_millis(100))
-            .run(&Stop::never())
-            .await
-            .unwrap_err();
-        assert!(matches!(error, ExecError::TimedOut { .. }));
-    }
-
-    #[tokio::test]
-    async fn a_stop_ends_the_command() {
-        let stop = Stop::never();
-        let asked = stop.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            asked.request(libc::SIGTERM);
-        });
-        let error = Cmd::new("sleep").arg("60").run(&stop).await.unwrap_err();
-        assert!(matches!(error, ExecError::Stopped { .. }));
-        assert_eq!(stop.signal(), Some(libc::SIGTERM));
-    }
-
-    #[tokio::test]
-    async fn a_missing_program_names_its_package() {
-        let error = Cmd::new("mmdebstrap-that-is-not-there").run(&Stop::never()).await.unwrap_err();
-        assert!(matches!(error, ExecError::Missing { .. }));
-        assert!(hint("sfdisk").contains("fdisk"));
-    }
-}
+mod tests;

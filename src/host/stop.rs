@@ -1,4 +1,4 @@
-//! A request to stop, by SIGINT or SIGTERM, seen by every long wait.
+//! A request to stop, by SIGINT, SIGTERM or SIGHUP, seen by every long wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -20,7 +20,9 @@ impl Stop {
         Self::default()
     }
 
-    /// One that comes with the first SIGINT or SIGTERM to this process. Needs a running tokio runtime.
+    /// One that comes with the first SIGINT, SIGTERM or SIGHUP to this process: a session that was cut off is cleaned
+    /// up after as well. Where SIGHUP is ignored already, as nohup(1) does it, it stays so. Needs a running tokio
+    /// runtime.
     ///
     /// # Errors
     /// Where the kernel refuses the handlers.
@@ -28,11 +30,21 @@ impl Stop {
         let stop = Self::default();
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mut hangup =
+            if ignores(&status, libc::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
         let watched = stop.clone();
         tokio::spawn(async move {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             let number = tokio::select! {
                 _ = interrupt.recv() => libc::SIGINT,
                 _ = terminate.recv() => libc::SIGTERM,
+                _ = hung_up => libc::SIGHUP,
             };
             watched.request(number);
         });
@@ -60,5 +72,43 @@ impl Stop {
     /// Waits until a stop is asked for.
     pub async fn requested(&self) {
         self.token.cancelled().await;
+    }
+}
+
+/// Whether a process ignores a signal, by the mask that its proc_pid_status(5) shows.
+fn ignores(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    u32::try_from(signal - 1).is_ok_and(|bit| mask.checked_shr(bit).is_some_and(|mask| mask & 1 == 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::exec::Cmd;
+
+    #[tokio::test]
+    async fn what_nohup_ignores_is_known() {
+        let ignored = |line: &'static str| async move {
+            let status = Cmd::new("sh").args(["-c", line]).run(&Stop::never()).await.unwrap().text();
+            [libc::SIGHUP, libc::SIGTERM].map(|signal| ignores(&status, signal))
+        };
+        assert_eq!(ignored("trap '' HUP; cat /proc/self/status").await, [true, false]);
+        assert!(ignored("trap '' TERM; cat /proc/self/status").await[1]);
+        assert!(!ignores("", libc::SIGHUP) && !ignores("SigIgn:\tx", libc::SIGHUP) && !ignores("", 0));
+    }
+
+    #[tokio::test]
+    async fn a_hangup_asks_for_a_stop() {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let stop = Stop::on_signals().unwrap();
+        if ignores(&status, libc::SIGHUP) {
+            // The tests themselves run under nohup: a hangup must go on meaning nothing.
+            assert!(!stop.is_requested());
+            return;
+        }
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).unwrap();
+        stop.requested().await;
+        assert_eq!(stop.signal(), Some(libc::SIGHUP));
     }
 }

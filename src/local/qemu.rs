@@ -195,7 +195,8 @@ pub struct Session<'a> {
 /// Boots an image on this terminal, over a throw-away layer on its disk, and waits for its end (Ctrl-A X).
 ///
 /// # Errors
-/// [`QemuError`]: QEMU or OVMF is not there, the image does not boot on this host, or the folder cannot be written.
+/// [`QemuError`]: QEMU or OVMF is not there, the image does not boot on this host, the folder cannot be written, or a
+/// stop was asked for.
 pub async fn interactive(session: Session<'_>, stop: &Stop) -> Result<Exit, QemuError> {
     bootable(session.image)?;
     let firmware = Firmware::choose(session.image.attributes.boot_mode, session.boot_mode)
@@ -220,14 +221,7 @@ pub async fn interactive(session: Session<'_>, stop: &Stop) -> Result<Exit, Qemu
         metadata: super::metadata::command(session.program, session.folder),
     };
     let command = Cmd::new(PROGRAM).args(machine.args()).env("TMPDIR", session.folder);
-    // QEMU has the terminal until it ends: a thread of its own waits for it.
-    tokio::task::spawn_blocking(move || command.interactive())
-        .await
-        .map_err(|error| QemuError::Io {
-            path: PathBuf::from(PROGRAM),
-            source: std::io::Error::other(error),
-        })?
-        .map_err(QemuError::Exec)
+    Ok(command.interactive(stop).await?)
 }
 
 /// Why a machine cannot run on this host.

@@ -32,6 +32,20 @@ impl Step {
         }
     }
 
+    /// The variables that its commands get.
+    #[must_use]
+    pub fn env(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        match self {
+            Self::Update(Update::Scope(_)) | Self::Files(_) => &NONE,
+            Self::Update(Update::Full(to)) => &to.env,
+            Self::Packages(packages) => &packages.env,
+            Self::Shell(shell) => &shell.env,
+            Self::Ansible(ansible) => &ansible.env,
+            Self::Services(services) => &services.env,
+        }
+    }
+
     /// What a person recognises the step by.
     #[must_use]
     pub fn title(&self) -> String {
@@ -78,11 +92,14 @@ pub enum UpdateScope {
     All,
 }
 
-/// An update with limits.
+/// An update with limits and variables.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct UpdateTo {
     pub scope: UpdateScope,
+    /// Variables for the package manager, besides PATH, HOME, LANG and DEBIAN_FRONTEND: `http_proxy`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
     /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
     /// Attempts after one that failed. At most 20: more mend nothing.
@@ -112,6 +129,9 @@ pub struct Packages {
     pub files: Vec<String>,
     #[serde(default)]
     pub remove: Vec<String>,
+    /// Variables for the package manager, besides PATH, HOME, LANG and DEBIAN_FRONTEND: `http_proxy`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
     /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
     /// Attempts after one that failed. At most 20: more mend nothing.
@@ -128,7 +148,8 @@ pub struct Files {
     pub from: String,
     /// An absolute path in the image. One that ends in `/` is a folder.
     pub to: String,
-    /// `user`, or `user:group`, as the image knows them, or numbers. Unset: root.
+    /// `user`, or `user:group`, as the image knows them, or numbers. `keep`: the numbers of user and group that each
+    /// file has in the recipe's folder. Unset: root.
     pub owner: Option<String>,
     /// `keep` (the default) or octal digits: `"0644"`.
     pub mode: Option<String>,
@@ -178,6 +199,10 @@ pub struct Ansible {
     pub playbook: String,
     #[serde(default)]
     pub extra_vars: BTreeMap<String, serde_json::Value>,
+    /// Variables for ansible-playbook itself, which runs on the host: `ANSIBLE_VERBOSITY`. Tasks have their own, by
+    /// Ansible's `environment`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
     /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
     /// Attempts after one that failed. At most 20: more mend nothing.
@@ -196,4 +221,13 @@ pub struct Services {
     pub disable: Vec<String>,
     #[serde(default)]
     pub mask: Vec<String>,
+    /// Variables for systemctl, besides PATH, HOME and LANG.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// How long one attempt may take. Unset: 30 minutes.
+    pub timeout: Option<Span>,
+    /// Attempts after one that failed. At most 20: more mend nothing.
+    #[serde(default)]
+    #[schemars(range(max = 20))]
+    pub retries: u32,
 }

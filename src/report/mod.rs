@@ -1,13 +1,16 @@
 //! Telling: events go in, lines come out. Doing emits [`Event`]s and never prints; a sink shows or writes them.
-//! Every text passes one place that hides secrets before any sink sees it.
+//! Every text passes one [mask] that hides secrets before any sink sees it.
 
 mod jsonl;
+mod mask;
 mod terminal;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use jsonl::JsonLines;
+use mask::Mask;
+pub use mask::{HIDDEN, Unhidable, can_hide};
 use serde::{Deserialize, Serialize};
 pub use terminal::Terminal;
 
@@ -37,6 +40,7 @@ pub enum Event {
     },
     /// A line that a step's command wrote.
     Line {
+        /// The step's number and kind: `2 shell`.
         step: String,
         text: String,
     },
@@ -52,6 +56,21 @@ pub enum Event {
     Warning {
         text: String,
     },
+}
+
+impl Event {
+    /// Every text in it.
+    fn texts(&mut self) -> [Option<&mut String>; 2] {
+        match self {
+            Self::Phase { name }
+            | Self::PhaseDone { name, .. }
+            | Self::Step { name, .. }
+            | Self::StepDone { name, .. }
+            | Self::Progress { name, .. } => [Some(name), None],
+            Self::Line { step, text } => [Some(step), Some(text)],
+            Self::Note { text } | Self::Warning { text } => [Some(text), None],
+        }
+    }
 }
 
 /// Takes events. Called from many threads, one event at a time.
@@ -74,13 +93,10 @@ impl Timing {
     }
 }
 
-/// What must never be shown is shown as this.
-pub const HIDDEN: &str = "***";
-
 #[derive(Default)]
 struct Inner {
     sinks: Vec<Box<dyn Sink>>,
-    secrets: Vec<String>,
+    mask: Mask,
 }
 
 /// Where events go. Cheap to clone; all clones are one.
@@ -104,29 +120,24 @@ impl Reporter {
         self.lock().sinks.push(sink);
     }
 
-    /// From now on `secret` is shown as [`HIDDEN`] in every event; each of its lines too.
+    /// From now on `secret` is shown as [`HIDDEN`] in every event; each of its lines too. What [`can_hide`] refuses
+    /// could be seen in part.
     pub fn hide(&self, secret: &str) {
-        let mut inner = self.lock();
-        for part in std::iter::once(secret).chain(secret.lines()) {
-            let part = part.trim();
-            // A part this short would blank out half of any output, and guards nothing.
-            if part.len() >= 4 && !inner.secrets.iter().any(|known| known == part) {
-                inner.secrets.push(part.to_owned());
-            }
-        }
-        // The longest first, so that no rest of a longer one is left over.
-        inner.secrets.sort_by_key(|part| std::cmp::Reverse(part.len()));
+        self.lock().mask.add(secret);
     }
 
-    /// `text` with every secret hidden: for errors and records, which do not pass the sinks.
+    /// `text` as an event would show it: every secret hidden, without control characters, and with no line longer than
+    /// 12 KiB. For errors and records, which do not pass the sinks.
     #[must_use]
     pub fn masked(&self, text: &str) -> String {
-        mask(&self.lock().secrets, text)
+        self.lock().mask.apply(text)
     }
 
-    pub fn emit(&self, event: Event) {
+    pub fn emit(&self, mut event: Event) {
         let mut inner = self.lock();
-        let event = hidden(&inner.secrets, event);
+        for text in event.texts().into_iter().flatten() {
+            *text = inner.mask.apply(text);
+        }
         for sink in &mut inner.sinks {
             sink.take(&event);
         }
@@ -171,28 +182,6 @@ impl Phase {
     }
 }
 
-fn mask(secrets: &[String], text: &str) -> String {
-    secrets.iter().fold(text.to_owned(), |text, secret| {
-        if text.contains(secret.as_str()) { text.replace(secret.as_str(), HIDDEN) } else { text }
-    })
-}
-
-fn hidden(secrets: &[String], event: Event) -> Event {
-    if secrets.is_empty() {
-        return event;
-    }
-    match event {
-        Event::Line { step, text } => Event::Line { step, text: mask(secrets, &text) },
-        Event::Note { text } => Event::Note { text: mask(secrets, &text) },
-        Event::Warning { text } => Event::Warning { text: mask(secrets, &text) },
-        Event::Step { number, of, name } => Event::Step { number, of, name: mask(secrets, &name) },
-        Event::StepDone { number, name, seconds } => {
-            Event::StepDone { number, name: mask(secrets, &name), seconds }
-        }
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,11 +200,53 @@ mod tests {
         let reporter = Reporter::silent();
         reporter.add_sink(Box::new(Keep(seen.clone())));
         reporter.hide("first-half\nsecond-half");
-        reporter.emit(Event::Line { step: "shell".into(), text: "got first-half then second-half".into() });
+        let text = || "got first-half then sec\u{1b}ond-half".to_owned();
+        for event in [
+            Event::Phase { name: text() },
+            Event::PhaseDone { name: text(), seconds: 1.0 },
+            Event::Step { number: 1, of: 1, name: text() },
+            Event::StepDone { number: 1, name: text(), seconds: 1.0 },
+            Event::Line { step: "1 shell".into(), text: text() },
+            Event::Line { step: text(), text: String::new() },
+            Event::Progress { name: text(), done: 1, total: 1 },
+            Event::Note { text: text() },
+            Event::Warning { text: text() },
+        ] {
+            reporter.emit(event);
+        }
+        reporter.phase(text()).done();
         reporter.warning("second-half");
-        let all = seen.lock().unwrap().join("\n");
-        assert!(!all.contains("first-half") && !all.contains("second-half"), "{all}");
-        assert!(all.contains(HIDDEN));
+        let all = seen.lock().unwrap();
+        assert_eq!(all.len(), 12);
+        for one in &*all {
+            assert!(!one.contains("half") && one.contains(HIDDEN), "{one}");
+        }
         assert_eq!(reporter.masked("a first-half b"), "a *** b");
+    }
+
+    #[test]
+    fn json_lines_are_whole_events_or_warnings_only() {
+        #[derive(Clone, Default)]
+        struct Buffer(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Buffer {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        for (quiet, wanted) in [(false, &["note", "warning"][..]), (true, &["warning"])] {
+            let (reporter, buffer) = (Reporter::silent(), Buffer::default());
+            reporter.add_sink(Box::new(JsonLines::new(buffer.clone(), quiet)));
+            reporter.note("a\nb");
+            reporter.warning("c");
+            let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+            let lines: Vec<serde_json::Value> =
+                text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let kinds: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+            assert_eq!(kinds, wanted);
+            assert!(lines.iter().all(|line| line["time"].is_string()), "{text}");
+        }
     }
 }

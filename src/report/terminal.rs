@@ -55,7 +55,7 @@ impl Sink for Terminal {
             Event::StepDone { number, seconds, .. } => {
                 self.line(&format!("    step {number}: {seconds:.1} s"));
             }
-            Event::Line { step, text } => self.line(&format!("    {step} | {}", plain(text))),
+            Event::Line { step, text } => self.line(&format!("    {step} | {text}")),
             Event::Note { text } => self.line(&format!("    {text}")),
             Event::Progress { name, done, total } => {
                 let percent = (done * 100).checked_div(*total).unwrap_or(100);
@@ -64,9 +64,4 @@ impl Sink for Terminal {
             Event::Warning { .. } => {}
         }
     }
-}
-
-/// A command's output may hold control characters that would move the cursor or change the title: they are left out.
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
 }

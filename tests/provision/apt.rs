@@ -111,6 +111,24 @@ async fn packages_come_with_their_dependencies_and_start_nothing() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_is_not_reached_is_told_as_that() {
+    if !gate::has_root(&TOOLS) {
+        return;
+    }
+    let dir = debian().await;
+    let mut options = ChrootOptions::new(dir.path());
+    options.network = false;
+    let root = ChrootRoot::enter(options).await.unwrap();
+    // apt waits longer from try to try.
+    root.dir().write("/etc/apt/apt.conf.d/zz-once", b"Acquire::Retries::Delay \"false\";", 0o644).unwrap();
+    let recipe = Recipe::new();
+    let steps = json!([{"packages": {"install": ["media-types"]}}]);
+    let text = chain(&recipe.run(&root, steps).await.unwrap_err());
+    assert!(text.contains("`apt-get update` failed with exit code 100; is the network there?"), "{text}");
+    root.leave().await.unwrap();
+}
+
+#[tokio::test]
 async fn packages_that_write_boot_code_elsewhere_are_held_while_steps_run() {
     if !gate::has_root(&TOOLS) {
         return;
@@ -224,6 +242,14 @@ async fn a_playbook_runs_against_the_root() {
     let wants = dir.path().join("etc/systemd/system/multi-user.target.wants/app.service");
     assert!(std::fs::symlink_metadata(wants).is_ok());
     assert!(!dir.path().join("root/.ansible").exists());
+
+    recipe.write(
+        "env.yml",
+        "- hosts: all\n  gather_facts: false\n  tasks:\n    - debug: { msg: \"{{ lookup('env', 'GREETING') }}\" }\n",
+    );
+    let steps = json!([{"ansible": {"playbook": "env.yml", "env": {"GREETING": "by the recipe"}}}]);
+    recipe.run(&root, steps).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert!(recipe.shown.text().contains("by the recipe"), "{}", recipe.shown.text());
 
     let failed = recipe.run(&root, json!([{"ansible": {"playbook": "nowhere.yml"}}])).await.unwrap_err();
     assert!(chain(&failed).contains("cannot open the playbook nowhere.yml"));

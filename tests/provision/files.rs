@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::roots::{Recipe, chain, enter, small};
+use super::roots::{Recipe, chain, enter, fill_small, mounted_ext4, small, unmount};
 use crate::gate;
 
 fn mode_and_owner(path: &Path) -> (u32, u32, u32) {
@@ -37,6 +37,11 @@ async fn folders_and_files_arrive_with_their_modes_links_and_owners() {
     }
     symlink("/nowhere/at/all", from.join("rootfs/etc/app/link")).unwrap();
     std::os::unix::fs::chown(from.join("one.txt"), Some(12), Some(12)).unwrap();
+    recipe.write("kept/in", "in");
+    symlink("in", from.join("kept/link")).unwrap();
+    for (path, user) in [("kept", 4711), ("kept/in", 4712), ("kept/link", 4713)] {
+        std::os::unix::fs::lchown(from.join(path), Some(user), Some(user + 100)).unwrap();
+    }
     let etc = mode_and_owner(&at("etc"));
 
     let steps = json!([
@@ -45,6 +50,8 @@ async fn folders_and_files_arrive_with_their_modes_links_and_owners() {
         {"files": {"from": "rootfs/etc/app", "to": "/opt/renamed", "owner": "app:web"}},
         {"files": {"from": "one.txt", "to": "/srv/deep/"}},
         {"files": {"from": "one.txt", "to": "/srv/two.txt", "owner": "7:8"}},
+        {"files": {"from": "kept", "to": "/srv/", "owner": "keep"}},
+        {"files": {"from": "one.txt", "to": "/srv/kept.txt", "owner": "keep", "mode": "0600"}},
     ]);
     recipe.run(&root, steps).await.unwrap();
     root.leave().await.unwrap();
@@ -64,6 +71,35 @@ async fn folders_and_files_arrive_with_their_modes_links_and_owners() {
     assert_eq!(mode_and_owner(&at("opt/renamed/link")).2, 33);
     assert_eq!(mode_and_owner(&at("srv/deep/one.txt")), (0o640, 0, 0));
     assert_eq!(mode_and_owner(&at("srv/two.txt")), (0o640, 7, 8));
+    assert_eq!(mode_and_owner(&at("srv")), (0o755, 0, 0));
+    for (path, user) in [("srv/kept", 4711), ("srv/kept/in", 4712), ("srv/kept/link", 4713)] {
+        let (_, uid, gid) = mode_and_owner(&at(path));
+        assert_eq!((uid, gid), (user, user + 100), "{path}");
+    }
+    assert_eq!(mode_and_owner(&at("srv/kept.txt")), (0o600, 12, 12));
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_is_told_with_what_to_do() {
+    if !gate::has_root(&["unshare", "mke2fs", "mount", "umount"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (_, top) = mounted_ext4(dir.path()).await;
+    fill_small(&top).await;
+    let root = enter(&top).await;
+    let recipe = Recipe::new();
+    let large = std::fs::File::create(recipe.folder.path().join("large")).unwrap();
+    large.set_len(200 << 20).unwrap();
+    for step in [
+        json!({"files": {"from": "large", "to": "/large"}}),
+        json!({"shell": {"run": "cat /dev/zero >/zeros"}}),
+    ] {
+        let text = chain(&recipe.run(&root, json!([step])).await.unwrap_err());
+        assert!(text.contains("set a larger `disk.size`") && text.contains("No space left"), "{text}");
+    }
+    root.leave().await.unwrap();
+    unmount(&top).await;
 }
 
 #[tokio::test]

@@ -56,13 +56,29 @@ async fn a_secret_that_is_not_there_or_not_one_is_an_error() {
     }
     let dir = super::roots::small().await;
     let root = enter(dir.path()).await;
-    let recipe = Recipe::new();
+    let mut recipe = Recipe::new();
     recipe.write("big", &"x".repeat(2 * 1024 * 1024));
+    recipe.write("short", "abc\n");
+    recipe.write("long", &format!("begin\n{}\n", "x".repeat(4097)));
+    for (name, value) in [("EMPTY", String::new()), ("SHORT", "abc".into()), ("LONG", "x".repeat(4097))] {
+        recipe.context.environment.insert(name.into(), value);
+    }
     for (secret, word) in [
         (json!({"TOKEN": {"env": "NOT_SET"}}), "NOT_SET, which is not set"),
         (json!({"TOKEN": {"file": "nowhere"}}), "cannot read the secret"),
         (json!({"TOKEN": {"file": "/dev/zero"}}), "not a regular file"),
         (json!({"TOKEN": {"file": "big"}}), "1 MiB"),
+        (
+            json!({"TOKEN": {"env": "EMPTY"}}),
+            "`secret-env: TOKEN` takes the variable EMPTY, whose content is shorter",
+        ),
+        (json!({"TOKEN": {"env": "SHORT"}}), "shorter than 4 characters"),
+        (json!({"TOKEN": {"env": "LONG"}}), "longer than 4 KiB in one line"),
+        (
+            json!({"TOKEN": {"file": "short"}}),
+            "takes the file short, whose content is shorter than 4 characters",
+        ),
+        (json!({"TOKEN": {"file": "long"}}), "longer than 4 KiB in one line"),
         (json!({"TOKEN": {}}), "exactly one of"),
         (json!({"TOKEN": {"env": "A", "file": "b"}}), "exactly one of"),
         (json!({"../escape": {"env": "A"}}), "not a name for a variable"),
@@ -72,4 +88,29 @@ async fn a_secret_that_is_not_there_or_not_one_is_an_error() {
         assert!(text.contains(word), "{text}");
     }
     root.leave().await.unwrap();
+}
+
+/// The longest line that a secret may have, written where the line that it is in is cut, and among control characters.
+#[tokio::test]
+async fn no_part_of_a_secret_is_shown_where_a_line_is_cut() {
+    if !gate::has_root(&["unshare"]) {
+        return;
+    }
+    let dir = super::roots::small().await;
+    let root = enter(dir.path()).await;
+    let mut recipe = Recipe::new();
+    let secret = "s3cret".repeat(4096 / 6);
+    recipe.context.environment.insert("TOKEN".into(), secret);
+    recipe.write("short-lines", "a1\nb2\n");
+    // x is 8 KiB long, y 4 KiB. The pipe is read in lines of 16 KiB, of which 12 KiB are shown.
+    let run = "y=-; while [ ${#y} -lt 4096 ]; do y=$y$y; done; x=$y$y\n\
+               for before in $x $x${y%?????} $x${y%?} $x$y $x$y- $x${x%????}; do echo $before$TOKEN$x; done\n\
+               echo $TOKEN$TOKEN$TOKEN$TOKEN$TOKEN >&2\n\
+               printf 's3\\033cr\\033et%s\\n' \"${TOKEN#s3cret}\"\nexit 3";
+    let from = json!({"TOKEN": {"env": "TOKEN"}, "FILE": {"file": "short-lines"}});
+    let failed = recipe.run(&root, json!([{"shell": {"run": run, "secret-env": from}}])).await.unwrap_err();
+    root.leave().await.unwrap();
+    for text in [recipe.shown.text(), chain(&failed), format!("{failed:?}")] {
+        assert!(text.contains("***") && !text.contains("s3cr"), "{text}");
+    }
 }

@@ -3,7 +3,7 @@
 use bakehouse::provision::StepError;
 use serde_json::json;
 
-use super::roots::{Recipe, chain, enter, small};
+use super::roots::{Recipe, chain, enter, sh, small};
 use crate::gate;
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn steps_run_in_order_and_are_told() {
     let done = recipe.run(&root, steps.clone()).await.unwrap();
     assert_eq!(done.iter().map(|step| step.number).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(std::fs::read_to_string(dir.path().join("root/log")).unwrap(), "one\ntwo\n");
-    assert!(recipe.shown.text().contains(r#"Line { step: "shell", text: "on-error" }"#));
+    assert!(recipe.shown.text().contains(r#"Line { step: "2 shell", text: "on-error" }"#));
     // From a later step on.
     let mut recipe = Recipe::new();
     recipe.context.from = 1;
@@ -168,5 +168,46 @@ async fn aws_credentials_are_there_only_where_the_step_asks() {
     let shown = recipe.shown.text();
     assert!(shown.contains("region=eu-west-1 key=*** other=\""), "{shown}");
     assert!(shown.contains("region= key= other=\""), "{shown}");
+    root.leave().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_steps_variables_reach_its_commands() {
+    if !gate::has_root(&["unshare"]) {
+        return;
+    }
+    let dir = small().await;
+    // Programs in the places of apt-get and systemctl which tell what they find. They are made by a program of the
+    // root: see `fill_small`.
+    let root = enter(dir.path()).await;
+    let tells = "for name in apt-get systemctl; do\n\
+                 echo '#!/bin/sh\necho ${0##*/} $MODE; test -e /root/again || { touch /root/again; exit 1; }' \
+                 >/usr/bin/$name; chmod 755 /usr/bin/$name; done\n\
+                 mkdir -p /usr/lib/systemd; touch /usr/lib/systemd/systemd; chmod 755 /usr/lib/systemd/systemd";
+    let made = sh(&root, tells).await;
+    assert!(made.success(), "{made:?}");
+    root.leave().await.unwrap();
+    let root = enter(dir.path()).await;
+    let recipe = Recipe::new();
+    let steps = json!([
+        // The first try of all fails.
+        {"services": {"enable": ["app"], "env": {"MODE": "one"}, "retries": 1}},
+        {"update": {"scope": "all", "env": {"MODE": "two"}}},
+        {"packages": {"install": ["app"], "env": {"MODE": "three"}}},
+        {"packages": {"install": ["app"]}},
+    ]);
+    recipe.run(&root, steps).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let shown = recipe.shown.text();
+    for (line, times) in [
+        (r#"Line { step: "1 services", text: "systemctl one" }"#, 2),
+        // The lists and the packages.
+        (r#"Line { step: "2 update", text: "apt-get two" }"#, 2),
+        (r#"Line { step: "3 packages", text: "apt-get three" }"#, 1),
+        (r#"Line { step: "4 packages", text: "apt-get" }"#, 1),
+    ] {
+        assert_eq!(shown.matches(line).count(), times, "{line}\n{shown}");
+    }
+    let bad = json!([{"services": {"enable": ["app"], "env": {"A B": "c"}}}]);
+    assert!(chain(&recipe.run(&root, bad).await.unwrap_err()).contains("not a name for a variable"));
     root.leave().await.unwrap();
 }

@@ -104,15 +104,15 @@ fn values_come_out_as_they_were_written() {
     let loaded = load(file, &[]).unwrap();
     let recipe = loaded.recipe;
     assert_eq!(recipe.image.description.as_deref(), Some("release 1.20"));
-    let Step::Shell(shell) = &recipe.provision[3] else {
-        panic!("{:?}", recipe.provision[3]);
+    let Step::Shell(shell) = &recipe.provision[4] else {
+        panic!("{:?}", recipe.provision[4]);
     };
     assert!(shell.run.contains(r#"echo "$HOME ${HOME} 1.20""#), "{}", shell.run);
     assert!(shell.run.ends_with("kill -0 $$\n"), "{}", shell.run);
     assert_eq!(shell.env["NUMBER"], "007");
     assert_eq!(shell.env["TEXT"], "it is ${NOT} a variable");
-    let Step::Ansible(ansible) = &recipe.provision[4] else {
-        panic!("{:?}", recipe.provision[4]);
+    let Step::Ansible(ansible) = &recipe.provision[5] else {
+        panic!("{:?}", recipe.provision[5]);
     };
     assert_eq!(
         serde_json::to_value(&ansible.extra_vars).unwrap(),

@@ -52,12 +52,18 @@ pub(super) async fn run(attempt: &Attempt<'_>, ansible: &Ansible) -> Result<(), 
             command = command.env(name, value);
         }
     }
+    for (name, value) in
+        [("ANSIBLE_RETRY_FILES_ENABLED", "0"), ("ANSIBLE_NOCOLOR", "1"), ("ANSIBLE_NOCOWS", "1")]
+    {
+        command = command.env(name, value);
+    }
+    for (name, value) in &ansible.env {
+        command = command.env(name, value);
+    }
     command = command
+        // Without these the playbook does not reach the root: the recipe's own come before.
         .env("ANSIBLE_CONNECTION_PLUGINS", at.join("plugins"))
         .env("ANSIBLE_LOCAL_TEMP", at.join("tmp"))
-        .env("ANSIBLE_RETRY_FILES_ENABLED", "0")
-        .env("ANSIBLE_NOCOLOR", "1")
-        .env("ANSIBLE_NOCOWS", "1")
         // The plugin is a child of ours: nothing else tells it how to enter.
         .env("BAKEHOUSE_ENTER", at.join("enter"))
         .arg("--inventory")
@@ -67,13 +73,14 @@ pub(super) async fn run(attempt: &Attempt<'_>, ansible: &Ansible) -> Result<(), 
         .arg("--")
         .arg(&ansible.playbook)
         .cwd(&context.recipe_dir);
-    if !context.environment.contains_key("PATH") {
+    let is_set = |name: &str| ansible.env.contains_key(name) || context.environment.contains_key(name);
+    if !is_set("PATH") {
         command = command.env("PATH", crate::provision::root::PATH);
     }
-    if !context.environment.contains_key("HOME") {
+    if !is_set("HOME") {
         command = command.env("HOME", at);
     }
-    if !context.environment.contains_key("LANG") {
+    if !is_set("LANG") {
         // ansible-core refuses to start where the locale is not UTF-8.
         command = command.env("LANG", "C.UTF-8");
     }

@@ -1,22 +1,27 @@
 //! One try of a step: what it runs shares one deadline, is reported line by line, and fails with its last lines.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Session, StepContext, StepError};
 use crate::host::exec::{Cmd, ExecError, Exit};
 use crate::provision::root::{Root, RootCommand, RootError};
+use crate::recipe::Step;
 use crate::report::Event;
 
 pub(super) struct Attempt<'a> {
     pub session: &'a Session<'a>,
-    kind: &'static str,
+    /// What its lines stand under: `2 shell`.
+    label: &'a str,
+    /// Variables of the step, for every command in the root.
+    env: &'a BTreeMap<String, String>,
     limit: Duration,
     began: Instant,
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(session: &'a Session<'a>, kind: &'static str, limit: Duration) -> Self {
-        Self { session, kind, limit, began: Instant::now() }
+    pub(super) fn new(session: &'a Session<'a>, label: &'a str, step: &'a Step, limit: Duration) -> Self {
+        Self { session, label, env: step.env(), limit, began: Instant::now() }
     }
 
     pub(super) fn root(&self) -> &'a dyn Root {
@@ -34,6 +39,7 @@ impl<'a> Attempt<'a> {
     /// Runs a command in the root, under `name`; an exit code other than 0 is an error.
     pub(super) async fn run(&self, name: &str, mut command: RootCommand) -> Result<(), StepError> {
         command.timeout = self.remaining();
+        command.env.extend(self.env.clone());
         let mut on_line = |_, line: &str| self.line(line);
         let result = self.root().run(&command, &self.context().stop, &mut on_line).await;
         self.judge(name, result)
@@ -48,7 +54,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn line(&self, line: &str) {
-        self.context().reporter.emit(Event::Line { step: self.kind.to_owned(), text: line.to_owned() });
+        self.context().reporter.emit(Event::Line { step: self.label.to_owned(), text: line.to_owned() });
     }
 
     fn judge(&self, name: &str, result: Result<Exit, RootError>) -> Result<(), StepError> {

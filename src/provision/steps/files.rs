@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
@@ -21,7 +21,8 @@ use crate::recipe::Files;
 struct Copy<'a> {
     from: &'a RootDir,
     to: &'a RootDir,
-    owner: (u32, u32),
+    /// User and group; `None`: those that it has in the recipe's folder.
+    owner: Option<(u32, u32)>,
     /// `None`: as it is.
     mode: Option<u32>,
     stop: &'a Stop,
@@ -35,11 +36,12 @@ pub(super) fn run(attempt: &Attempt<'_>, files: &Files) -> Result<(), StepError>
         StepError::file("open the recipe's folder", &context.recipe_dir.display().to_string(), source)
     })?;
     let root = attempt.root().dir();
-    let owner = match &files.owner {
-        None => (0, 0),
-        Some(name) => {
-            owner::ids(root, name).map_err(|error| StepError::recipe("owner", name, error.to_string()))?
-        }
+    let owner = match files.owner.as_deref() {
+        None => Some((0, 0)),
+        Some("keep") => None,
+        Some(name) => Some(
+            owner::ids(root, name).map_err(|error| StepError::recipe("owner", name, error.to_string()))?,
+        ),
     };
     let copy =
         Copy { from: &recipe, to: root, owner, mode: mode(files.mode.as_deref())?, stop: &context.stop };
@@ -102,8 +104,9 @@ impl Copy<'_> {
         let found =
             if named { self.from.metadata(from) } else { self.from.symlink_metadata(from) }.map_err(read)?;
         let mode = found.permissions().mode() & 0o7777;
+        let owner = self.owner.unwrap_or((found.uid(), found.gid()));
         if found.is_dir() {
-            self.folder(to, mode)?;
+            self.folder(to, mode, owner)?;
             for name in self.from.list(from).map_err(read)? {
                 self.entry(&format!("{from}/{name}"), &format!("{to}/{name}"), false)?;
             }
@@ -111,20 +114,20 @@ impl Copy<'_> {
         }
         let written = if found.is_file() {
             let mut file = self.from.open_file(from).map_err(read)?;
-            self.to.write_from(to, &mut file, self.mode.unwrap_or(mode), Some(self.owner))
+            self.to.write_from(to, &mut file, self.mode.unwrap_or(mode), Some(owner))
         } else if found.is_symlink() {
-            self.link(&self.from.read_link(from).map_err(read)?, to)
+            self.link(&self.from.read_link(from).map_err(read)?, to, owner)
         } else {
             let source = io::Error::new(io::ErrorKind::InvalidData, "it is no file, folder or link");
             return Err(StepError::file("copy the recipe's", from, source));
         };
-        written.map_err(|source| RootError::file("write", to, source).into())
+        written.map_err(|source| not_written("write", to, source))
     }
 
-    fn link(&self, target: &str, to: &str) -> io::Result<()> {
+    fn link(&self, target: &str, to: &str, (user, group): (u32, u32)) -> io::Result<()> {
         self.to.symlink(target, to)?;
         let (folder, name) = self.to.parent(to)?;
-        let (user, group) = self.ids();
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
         Ok(rustix::fs::chownat(&folder, &*name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
@@ -140,10 +143,10 @@ impl Copy<'_> {
     }
 
     /// A folder that is copied. One that is there keeps its mode and owner: `rootfs/etc` is not meant to change /etc.
-    fn folder(&self, path: &str, mode: u32) -> Result<(), StepError> {
+    fn folder(&self, path: &str, mode: u32, owner: (u32, u32)) -> Result<(), StepError> {
         // With a mode for files, a folder may be entered by whoever may read it.
         let mode = self.mode.map_or(mode, |mode| mode | (mode & 0o444) >> 2);
-        self.make_folder(path, mode, self.owner)
+        self.make_folder(path, mode, owner)
     }
 
     fn make_folder(&self, path: &str, mode: u32, owner: (u32, u32)) -> Result<(), StepError> {
@@ -168,12 +171,15 @@ impl Copy<'_> {
         if path.is_empty() {
             return Ok(());
         }
-        make().map_err(|source| RootError::file("make the folder", path, source).into())
+        make().map_err(|source| not_written("make the folder", path, source))
     }
+}
 
-    fn ids(&self) -> (Uid, Gid) {
-        (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1))
+fn not_written(doing: &'static str, path: &str, source: io::Error) -> StepError {
+    if source.kind() == io::ErrorKind::StorageFull {
+        return StepError::Full { path: path.to_owned(), source };
     }
+    RootError::file(doing, path, source).into()
 }
 
 #[cfg(test)]

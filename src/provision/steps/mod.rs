@@ -3,6 +3,7 @@
 //!
 //! A step never gets more than its own environment, and nothing that it started outlives it.
 
+mod advice;
 mod ansible;
 mod apt;
 mod attempt;
@@ -134,7 +135,8 @@ async fn run_all(
         let (number, name) = (index + 1, context.reporter.masked(&step.title()));
         context.reporter.emit(Event::Step { number, of: steps.len(), name: name.clone() });
         let began = Instant::now();
-        let result = run_one(&session, step).await;
+        let label = format!("{number} {}", step.kind());
+        let result = run_one(&session, &label, step).await;
         let seconds = began.elapsed().as_secs_f64();
         if let Err(source) = result {
             return Err(StepFailed { number, name, done, source });
@@ -146,12 +148,12 @@ async fn run_all(
 }
 
 /// One step, with its repeats.
-async fn run_one(session: &Session<'_>, step: &Step) -> Result<(), StepError> {
+async fn run_one(session: &Session<'_>, label: &str, step: &Step) -> Result<(), StepError> {
     let (timeout, retries) = limits(step);
     let limit = timeout.map_or(TIMEOUT, Span::duration);
     let mut tries = 0;
     loop {
-        let attempt = Attempt::new(session, step.kind(), limit);
+        let attempt = Attempt::new(session, label, step, limit);
         let result = match step {
             Step::Update(update) => update::run(&attempt, update.scope()).await,
             Step::Packages(packages) => packages::run(&attempt, packages).await,
@@ -191,11 +193,13 @@ fn pause(tries: u32) -> Duration {
 
 fn limits(step: &Step) -> (Option<Span>, u32) {
     match step {
-        Step::Update(Update::Scope(_)) | Step::Files(_) | Step::Services(_) => (None, 0),
+        // The copying of files is Bakehouse's own: another try would find the same.
+        Step::Update(Update::Scope(_)) | Step::Files(_) => (None, 0),
         Step::Update(Update::Full(to)) => (to.timeout, to.retries),
         Step::Packages(packages) => (packages.timeout, packages.retries),
         Step::Shell(shell) => (shell.timeout, shell.retries),
         Step::Ansible(ansible) => (ansible.timeout, ansible.retries),
+        Step::Services(services) => (services.timeout, services.retries),
     }
 }
 
@@ -214,7 +218,7 @@ pub struct StepFailed {
 /// Why a step failed. Texts of commands have passed the reporter's mask: no secret is in them.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    #[error("`{command}` failed with exit code {code}{}", shown(tail))]
+    #[error("`{command}` failed with exit code {code}{}{}", advice::on(tail), shown(tail))]
     Failed { command: String, code: i32, tail: Vec<String> },
     #[error("`{command}` did not end within {} s; give the step a longer `timeout`{}", limit.as_secs(), shown(tail))]
     TimedOut { command: String, limit: Duration, tail: Vec<String> },
@@ -228,6 +232,8 @@ pub enum StepError {
     Lacks { what: &'static str, instead: &'static str },
     #[error("`{key}: {value}` {wrong}")]
     Recipe { key: &'static str, value: String, wrong: String },
+    #[error("cannot write {path} in the root{}", advice::DISK_FULL)]
+    Full { path: String, source: io::Error },
     #[error("cannot {doing} {path}")]
     File { doing: &'static str, path: String, source: io::Error },
     #[error("processes were left over in the root: {}", processes.join(", "))]
@@ -250,12 +256,15 @@ impl StepError {
 
     fn headline(&self) -> String {
         let text = self.to_string();
-        text.lines().next().unwrap_or_default().trim_end_matches(':').to_owned()
+        let first = text.lines().next().unwrap_or_default();
+        first.strip_suffix(TAIL).unwrap_or(first).to_owned()
     }
 }
 
+const TAIL: &str = "; its last lines:";
+
 fn shown(tail: &[String]) -> String {
-    if tail.is_empty() { String::new() } else { format!("; its last lines:\n    {}", tail.join("\n    ")) }
+    if tail.is_empty() { String::new() } else { format!("{TAIL}\n    {}", tail.join("\n    ")) }
 }
 
 #[cfg(test)]

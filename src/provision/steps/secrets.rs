@@ -14,6 +14,7 @@ use super::{StepContext, StepError};
 use crate::host::root_dir::RootDir;
 use crate::provision::root::RootError;
 use crate::recipe::SecretFrom;
+use crate::report::can_hide;
 
 /// In memory: /run is a tmpfs while steps run.
 const FOLDER: &str = "/run/bakehouse/secrets";
@@ -44,7 +45,7 @@ impl<'a> Secrets<'a> {
             let value = match (&from.env, &from.file) {
                 (Some(variable), None) => from_environment(context, name, variable)?,
                 (None, Some(path)) => {
-                    let bytes = from_file(context, path)?;
+                    let bytes = from_file(context, name, path)?;
                     secrets.put(name, &bytes)?
                 }
                 _ => {
@@ -93,11 +94,21 @@ fn from_environment(context: &StepContext, name: &str, variable: &str) -> Result
         let wrong = format!("takes the variable {variable}, which is not set where Bakehouse runs");
         return Err(StepError::recipe("secret-env", name, wrong));
     };
-    context.reporter.hide(value);
+    hide(context, name, &format!("the variable {variable}"), value)?;
     Ok(value.clone())
 }
 
-fn from_file(context: &StepContext, path: &str) -> Result<Vec<u8>, StepError> {
+/// # Errors
+/// Where the secret could be seen in what the step writes.
+fn hide(context: &StepContext, name: &str, source: &str, secret: &str) -> Result<(), StepError> {
+    can_hide(secret).map_err(|why| {
+        StepError::recipe("secret-env", name, format!("takes {source}, whose content is {why}"))
+    })?;
+    context.reporter.hide(secret);
+    Ok(())
+}
+
+fn from_file(context: &StepContext, name: &str, path: &str) -> Result<Vec<u8>, StepError> {
     let from = context.recipe_dir.join(path);
     let failed = |source| StepError::file("read the secret", &from.display().to_string(), source);
     let metadata = std::fs::metadata(&from).map_err(failed)?;
@@ -110,7 +121,7 @@ fn from_file(context: &StepContext, path: &str) -> Result<Vec<u8>, StepError> {
     if bytes.len() as u64 > LARGEST {
         return Err(StepError::recipe("file", path, "is larger than 1 MiB: not a secret"));
     }
-    context.reporter.hide(&String::from_utf8_lossy(&bytes));
+    hide(context, name, &format!("the file {path}"), &String::from_utf8_lossy(&bytes))?;
     Ok(bytes)
 }
 

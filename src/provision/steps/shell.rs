@@ -40,7 +40,6 @@ pub(super) async fn run(attempt: &Attempt<'_>, shell: &Shell) -> Result<(), Step
     if shell.aws {
         command.env.extend(secrets::aws(attempt.context()));
     }
-    command.env.extend(shell.env.clone());
     command.env.extend(secrets.variables.clone());
     root.write(SCRIPT, shell.run.as_bytes(), 0o700)
         .map_err(|source| RootError::file("write", SCRIPT, source))?;

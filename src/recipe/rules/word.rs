@@ -221,6 +221,14 @@ pub(super) fn owner_of_files(text: &str) -> Verdict {
     )
 }
 
+pub(super) fn kept_owner(text: &str) -> Verdict {
+    if text == "keep" {
+        return Ok(());
+    }
+    owner_of_files(text)
+        .map_err(|Wrong { message, hint }| Wrong { message, hint: format!("{hint}; or `keep`") })
+}
+
 pub(super) fn mode(text: &str) -> Verdict {
     require(
         (3..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7')),
@@ -359,6 +367,7 @@ mod tests {
             &["root", "root:adm", "1000:1000", "www-data"],
             &["", ":adm", "a:", "a:b:c", "a b"],
         );
+        table(kept_owner, &["keep", "root:adm"], &["", "keep it", "keep:"]);
     }
 
     #[test]
