@@ -61,8 +61,8 @@ impl Method for Direct {
             grow::grow(&path, &layout, gib(volume_size), &bench.stop).await?;
             timings.push(Timing::new("grow the disk", phase.done()));
         }
-        let changed = change::disk(&path, plan, bench).await?;
-        timings.extend(changed.timings);
+        let mut changed = change::disk(&path, plan, bench).await?;
+        timings.extend(std::mem::take(&mut changed.timings));
 
         let phase = bench.reporter.phase("finding the changed blocks");
         let disk: Arc<dyn Disk> = Arc::new(SparseDisk::open_read_only(&path)?);
@@ -73,13 +73,6 @@ impl Method for Direct {
         let store = Store { disk: &path, delta, parent: Some((snapshot.clone(), parent)), volume_size };
         let stored = store.run(plan, bench).await?;
         timings.push(Timing::new("store", phase.done()));
-        Ok(Baked {
-            snapshot: stored.snapshot,
-            map: stored.map,
-            changed: stored.changed,
-            packages: changed.packages,
-            timings,
-            distribution: changed.distribution,
-        })
+        Ok(stored.baked(changed, timings))
     }
 }

@@ -29,7 +29,7 @@ impl Method for ScratchMethod {
     async fn bake(&self, plan: &Plan, bench: &Bench) -> Result<Baked, BakeError> {
         let path = bench.work.disk();
         let mut timings = Vec::new();
-        let changed = match &plan.base {
+        let mut changed = match &plan.base {
             BasePlan::Scratch(scratch) => bootstrap::run(scratch, plan, bench, &mut timings).await?,
             BasePlan::File { path: file, format } => {
                 if bench.resume.is_none() {
@@ -45,7 +45,7 @@ impl Method for ScratchMethod {
                 return Err(BakeCause::Other { what }.into());
             }
         };
-        timings.extend(changed.timings);
+        timings.extend(std::mem::take(&mut changed.timings));
 
         let phase = bench.reporter.phase("hashing the disk");
         let ids = DiskIds::read(&path, &bench.stop).await.map_err(BakeCause::from)?;
@@ -58,14 +58,7 @@ impl Method for ScratchMethod {
         let volume_size = u32::try_from(disk.size().div_ceil(GIB)).unwrap_or(u32::MAX);
         let stored = Store { disk: &path, delta, parent: None, volume_size }.run(plan, bench).await?;
         timings.push(Timing::new("store", phase.done()));
-        Ok(Baked {
-            snapshot: stored.snapshot,
-            map: stored.map,
-            changed: stored.changed,
-            packages: changed.packages,
-            timings,
-            distribution: changed.distribution,
-        })
+        Ok(stored.baked(changed, timings))
     }
 }
 

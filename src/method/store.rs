@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BakeError, Bench};
+use super::change::Changed;
+use super::{BakeError, Baked, Bench};
 use crate::cloud::{
     Cloud, CloudError, ErrorKind, NewSnapshot, SnapshotId, SnapshotQuery, SnapshotState, Token, Wait,
     retrying, until,
@@ -13,6 +14,7 @@ use crate::disk::{BlockMap, Delta, Disk, Pipe, SparseDisk};
 use crate::host::stop::Stop;
 use crate::ledger::Left;
 use crate::plan::Plan;
+use crate::report::Timing;
 
 /// Minutes without a put after which the cloud itself gives an abandoned snapshot up: EBS's default (StartSnapshot).
 const TIMEOUT_MINUTES: u32 = 60;
@@ -37,6 +39,20 @@ pub(super) struct Stored {
     pub snapshot: SnapshotId,
     pub map: BlockMap,
     pub changed: u64,
+}
+
+impl Stored {
+    /// With what was found in the root.
+    pub fn baked(self, changed: Changed, timings: Vec<Timing>) -> Baked {
+        Baked {
+            snapshot: self.snapshot,
+            map: self.map,
+            changed: self.changed,
+            packages: changed.packages,
+            timings,
+            distribution: changed.distribution,
+        }
+    }
 }
 
 pub(super) fn pipe(bench: &Bench) -> Pipe {
