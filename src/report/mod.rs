@@ -1,5 +1,5 @@
 //! Telling: events go in, lines come out. Doing emits [`Event`]s and never prints; a sink shows or writes them.
-//! Every text passes one [mask] that hides secrets before any sink sees it.
+//! Every text passes one `mask` that hides secrets before any sink sees it.
 
 mod jsonl;
 mod mask;
