@@ -118,18 +118,20 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What the machine lacks, said with what to do about it.
+/// What the machine lacks, said with what to do about it, on a line of its own: the message may end with a program's.
 fn with_advice(message: String) -> String {
-    const ADVICE: [(&str, &str); 2] = [
-        (
-            "No space left on device",
-            "free some space, or name folders with more of it: --work, --local=STORE",
-        ),
+    const FULL: &str = "free some space, or name folders with more of it: --work, --local=STORE";
+    const NETWORK: &str = "is the network there? the distribution's mirrors must be reached";
+    const ADVICE: [(&str, &str); 4] = [
+        ("No space left on device", FULL),
+        ("Temporary failure resolving", NETWORK),
+        ("Could not resolve", NETWORK),
         ("Too many open files", "raise the limit: ulimit -n"),
     ];
-    let advice = ADVICE.iter().find(|(sign, _)| message.contains(sign));
-    match advice {
-        Some((_, what)) if !message.contains("disk.size") => format!("{message}; {what}"),
+    // A step's own error has its advice already.
+    let said = ["disk.size", "is the network there?"].iter().any(|said| message.contains(said));
+    match ADVICE.iter().find(|(sign, _)| message.contains(sign)) {
+        Some((_, what)) if !said => format!("{message}\nhint: {what}"),
         _ => message,
     }
 }
@@ -152,6 +154,20 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_machine_lacks_is_told_with_what_to_do() {
+        let told = |text: &str| with_advice(text.to_owned());
+        assert!(
+            told("cannot write: No space left on device (os error 28)").contains("\nhint: free some space")
+        );
+        assert!(
+            told("E: Temporary failure resolving 'archive.example'")
+                .contains("\nhint: is the network there?")
+        );
+        assert_eq!(told("No space left on device; set a larger `disk.size`").matches("hint").count(), 0);
+        assert_eq!(told("exit code 1"), "exit code 1");
+    }
 
     #[test]
     fn every_failure_has_its_documented_code() {
