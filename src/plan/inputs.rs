@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ pub struct Input {
     pub link: Option<String>,
     /// Octal digits: `0644`.
     pub mode: String,
+    /// Owner and group by number, `1000:1000`, where the recipe keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// By path below the recipe's folder. Folders are in it too: an empty one is brought in as any other.
@@ -36,10 +39,13 @@ pub type Inputs = BTreeMap<String, Input>;
 /// away, and so is `out`, which the bake itself writes.
 pub(super) fn of(recipe: &Recipe, dir: &Path, out: &Path) -> Result<Inputs, InputsError> {
     let (mut paths, mut walk) =
-        (Vec::new(), Walk { dir, left_out: vec![out.to_owned()], found: Inputs::new() });
+        (Vec::new(), Walk { dir, left_out: vec![out.to_owned()], owners: false, found: Inputs::new() });
     for step in &recipe.provision {
         match step {
-            Step::Files(files) => paths.push(PathBuf::from(files.from.trim_end_matches('/'))),
+            Step::Files(files) => {
+                walk.owners |= files.owner.as_deref() == Some("keep");
+                paths.push(PathBuf::from(files.from.trim_end_matches('/')));
+            }
             Step::Packages(packages) => {
                 let root = RootDir::open(dir)
                     .map_err(|source| InputsError::Unreadable { path: dir.to_owned(), source })?;
@@ -73,6 +79,8 @@ pub(super) fn of(recipe: &Recipe, dir: &Path, out: &Path) -> Result<Inputs, Inpu
 struct Walk<'a> {
     dir: &'a Path,
     left_out: Vec<PathBuf>,
+    /// Whether owners come into the image.
+    owners: bool,
     found: Inputs,
 }
 
@@ -83,8 +91,12 @@ impl Walk<'_> {
         if self.left_out.contains(&path) || relative.file_name().is_some_and(|name| name == ".git") {
             return Ok(());
         }
-        let mut input =
-            Input { sha256: None, link: None, mode: format!("{:04o}", about.permissions().mode() & 0o7777) };
+        let mut input = Input {
+            sha256: None,
+            link: None,
+            mode: format!("{:04o}", about.permissions().mode() & 0o7777),
+            owner: self.owners.then(|| format!("{}:{}", about.uid(), about.gid())),
+        };
         if about.is_file() {
             input.sha256 = Some(file(&path).map_err(unreadable)?);
         } else if about.is_symlink() {

@@ -184,7 +184,7 @@ fn the_fingerprint_is_of_the_recipe_the_base_and_the_inputs() {
     later.bake = "bake-2".into();
     assert_eq!(first, fingerprint(&same, &later));
     let mut other = on(base());
-    other.inputs.insert("a".into(), Input { sha256: None, link: None, mode: "0755".into() });
+    other.inputs.insert("a".into(), Input { sha256: None, link: None, mode: "0755".into(), owner: None });
     assert_ne!(first, fingerprint(&same, &other));
     let mut newer = base();
     newer.id = ImageId::parse("ami-0123456789abcdef1").unwrap();
