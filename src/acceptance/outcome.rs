@@ -46,7 +46,8 @@ pub fn combined(in_root: Vec<Outcome>, mut booted: Vec<Outcome>) -> Vec<Outcome>
     let checks = booted.split_off(booted.len().saturating_sub(in_root.len()));
     let each =
         in_root.into_iter().zip(checks).map(|(still, running)| match (&still.status, &running.status) {
-            (Status::Failed(_), _) | (_, Status::NotJudged(_)) => still,
+            (Status::Failed(_), _) | (Status::Passed, Status::NotJudged(_)) => still,
+            // Where neither could tell, the boot's reason is the one that could be mended.
             _ => running,
         });
     booted.extend(each);
@@ -118,6 +119,27 @@ fn brief(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::recipe::{CommandCheck, FileCheck, PackageCheck, PortCheck, ServiceCheck};
+
+    #[test]
+    fn a_check_is_as_bad_as_either_finds_it() {
+        let one = |status: Status| Outcome { name: "x".into(), kind: "file".into(), status, seconds: 0.0 };
+        let (good, bad, none) =
+            (Status::Passed, Status::Failed("f".into()), |why: &str| Status::NotJudged(why.into()));
+        let cases = [
+            (good.clone(), good.clone(), good.clone()),
+            (bad.clone(), good.clone(), bad.clone()),
+            (good.clone(), bad.clone(), bad.clone()),
+            (good.clone(), none("boot"), good.clone()),
+            (bad.clone(), none("boot"), bad.clone()),
+            (none("root"), good.clone(), good.clone()),
+            (none("root"), none("boot"), none("boot")),
+        ];
+        for (still, running, expected) in cases {
+            let boot = Outcome { name: "boot".into(), ..one(Status::Passed) };
+            let all = combined(vec![one(still)], vec![boot.clone(), one(running)]);
+            assert_eq!(all, [boot, one(expected)]);
+        }
+    }
 
     #[test]
     fn names_say_what_is_checked() {

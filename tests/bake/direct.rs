@@ -46,6 +46,29 @@ fn a_child_stores_its_changed_blocks_only() {
     yard.run(&["test", "small", "--no-boot"]).ok();
 }
 
+/// An image without cloud-init can run no checks at boot: its console is looked at, and the result says what was not
+/// judged.
+#[test]
+fn an_image_without_cloud_init_is_judged_by_its_console() {
+    let Some(yard) = Yard::shared() else { return };
+    yard.recipe(
+        "bare",
+        "version: 1\nname: bare\narchitecture: x86_64\nbase: { family: os-base }\n\
+         provision:\n  - packages: { remove: [cloud-init] }\n\
+         checks:\n  - package: { name: cloud-init, installed: false }\n  - port: { tcp: 22 }\n\
+         boot: { within: 10m }\n",
+    );
+    yard.bake("bare", &[]).ok();
+    let boot = machine();
+    let out = yard.run(&["test", "bare"]).ok().out;
+    drop(boot);
+    for line in ["passed      boot", "passed      package cloud-init not installed"] {
+        assert!(out.contains(line), "{out}");
+    }
+    assert!(out.contains("not judged  port tcp 22: the image has no cloud-init"), "{out}");
+    assert_eq!(yard.record("bare")["test"]["not-judged"], 1);
+}
+
 /// The disk grows where the recipe wants a larger one.
 #[test]
 fn a_larger_disk_is_grown_in_the_bake() {
