@@ -46,6 +46,18 @@ impl Step {
         }
     }
 
+    /// Where its commands run in the image; `None`: in `/`. A playbook's tasks have directories of their own.
+    #[must_use]
+    pub fn workdir(&self) -> Option<&str> {
+        match self {
+            Self::Update(Update::Scope(_)) | Self::Files(_) | Self::Ansible(_) => None,
+            Self::Update(Update::Full(to)) => to.workdir.as_deref(),
+            Self::Packages(packages) => packages.workdir.as_deref(),
+            Self::Shell(shell) => shell.workdir.as_deref(),
+            Self::Services(services) => services.workdir.as_deref(),
+        }
+    }
+
     /// What a person recognises the step by.
     #[must_use]
     pub fn title(&self) -> String {
@@ -100,6 +112,8 @@ pub struct UpdateTo {
     /// Variables for the package manager, besides PATH, HOME, LANG and DEBIAN_FRONTEND: `http_proxy`.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// An absolute path in the image, where the commands run. Unset: `/`.
+    pub workdir: Option<String>,
     /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
     /// Attempts after one that failed. At most 20: more mend nothing.
@@ -132,6 +146,8 @@ pub struct Packages {
     /// Variables for the package manager, besides PATH, HOME, LANG and DEBIAN_FRONTEND: `http_proxy`.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// An absolute path in the image, where the commands run. Unset: `/`.
+    pub workdir: Option<String>,
     /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
     /// Attempts after one that failed. At most 20: more mend nothing.
@@ -153,6 +169,12 @@ pub struct Files {
     pub owner: Option<String>,
     /// `keep` (the default) or octal digits: `"0644"`.
     pub mode: Option<String>,
+    /// How long one attempt may take. Unset: 30 minutes.
+    pub timeout: Option<Span>,
+    /// Attempts after one that took too long. At most 20: more mend nothing.
+    #[serde(default)]
+    #[schemars(range(max = 20))]
+    pub retries: u32,
 }
 
 /// A script run by `/bin/sh -e`, or by `interpreter`.
@@ -224,6 +246,8 @@ pub struct Services {
     /// Variables for systemctl, besides PATH, HOME and LANG.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// An absolute path in the image, where the commands run. Unset: `/`.
+    pub workdir: Option<String>,
     /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
     /// Attempts after one that failed. At most 20: more mend nothing.

@@ -15,13 +15,14 @@ pub(super) struct Attempt<'a> {
     label: &'a str,
     /// Variables of the step, for every command in the root.
     env: &'a BTreeMap<String, String>,
+    workdir: Option<&'a str>,
     limit: Duration,
     began: Instant,
 }
 
 impl<'a> Attempt<'a> {
     pub(super) fn new(session: &'a Session<'a>, label: &'a str, step: &'a Step, limit: Duration) -> Self {
-        Self { session, label, env: step.env(), limit, began: Instant::now() }
+        Self { session, label, env: step.env(), workdir: step.workdir(), limit, began: Instant::now() }
     }
 
     pub(super) fn root(&self) -> &'a dyn Root {
@@ -36,10 +37,36 @@ impl<'a> Attempt<'a> {
         self.limit.saturating_sub(self.began.elapsed())
     }
 
+    /// That the time of this try is not over: for work that is no command.
+    pub(super) fn check_time(&self, name: &str) -> Result<(), StepError> {
+        if self.remaining().is_zero() {
+            return Err(StepError::TimedOut {
+                command: name.to_owned(),
+                limit: self.limit,
+                tail: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_workdir(&self, workdir: &str) -> Result<(), StepError> {
+        if !workdir.starts_with('/') {
+            return Err(StepError::recipe("workdir", workdir, "is not an absolute path"));
+        }
+        if !self.root().dir().metadata(workdir).is_ok_and(|found| found.is_dir()) {
+            return Err(StepError::recipe("workdir", workdir, "is not a folder in the root"));
+        }
+        Ok(())
+    }
+
     /// Runs a command in the root, under `name`; an exit code other than 0 is an error.
     pub(super) async fn run(&self, name: &str, mut command: RootCommand) -> Result<(), StepError> {
         command.timeout = self.remaining();
         command.env.extend(self.env.clone());
+        if let Some(workdir) = self.workdir {
+            self.check_workdir(workdir)?;
+            workdir.clone_into(&mut command.workdir);
+        }
         let mut on_line = |_, line: &str| self.line(line);
         let result = self.root().run(&command, &self.context().stop, &mut on_line).await;
         self.judge(name, result)
@@ -79,5 +106,103 @@ impl<'a> Attempt<'a> {
     pub(super) fn nothing_left(&self) -> Result<(), StepError> {
         let processes = self.root().left_over()?;
         if processes.is_empty() { Ok(()) } else { Err(StepError::LeftOver { processes }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::super::apt;
+    use super::*;
+    use crate::host::exec::Stream;
+    use crate::host::root_dir::RootDir;
+    use crate::host::stop::Stop;
+    use crate::provision::root::RootFacts;
+
+    /// Runs nothing, and keeps what it was asked to run.
+    struct Recorded {
+        dir: RootDir,
+        facts: RootFacts,
+        commands: Mutex<Vec<RootCommand>>,
+    }
+
+    #[async_trait]
+    impl Root for Recorded {
+        async fn run(
+            &self,
+            command: &RootCommand,
+            _: &Stop,
+            _: &mut (dyn for<'l> FnMut(Stream, &'l str) + Send),
+        ) -> Result<Exit, RootError> {
+            self.commands.lock().unwrap().push(command.clone());
+            Ok(Exit { code: 0, tail: Vec::new() })
+        }
+
+        fn dir(&self) -> &RootDir {
+            &self.dir
+        }
+
+        fn facts(&self) -> &RootFacts {
+            &self.facts
+        }
+
+        fn entry(&self) -> Option<Vec<OsString>> {
+            None
+        }
+
+        fn left_over(&self) -> Result<Vec<String>, RootError> {
+            Ok(Vec::new())
+        }
+    }
+
+    async fn tried(
+        step: serde_json::Value,
+        limit: Duration,
+    ) -> (Result<(), StepError>, Vec<RootCommand>, bool) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("srv")).unwrap();
+        let dir = RootDir::open(folder.path()).unwrap();
+        let facts = RootFacts::read(&dir).unwrap();
+        let root = Recorded { dir, facts, commands: Mutex::default() };
+        let context = StepContext::new(folder.path());
+        let session = Session { root: &root, context: &context, apt: apt::Lists::default() };
+        let step: Step = serde_json::from_value(step).unwrap();
+        let attempt = Attempt::new(&session, "1 step", &step, limit);
+        let result = attempt.run("true", RootCommand::new(["true"])).await;
+        let in_time = attempt.check_time("copying files").is_ok();
+        (result, root.commands.into_inner().unwrap(), in_time)
+    }
+
+    #[tokio::test]
+    async fn commands_run_where_the_step_says_with_its_variables() {
+        for kind in ["services", "packages", "update"] {
+            let mut step = serde_json::json!({ kind: { "workdir": "/srv", "env": { "A": "b" } } });
+            if kind == "update" {
+                step[kind]["scope"] = "all".into();
+            }
+            let (result, commands, _) = tried(step, Duration::from_secs(60)).await;
+            result.unwrap();
+            assert_eq!(
+                (commands[0].workdir.as_str(), commands[0].env["A"].as_str()),
+                ("/srv", "b"),
+                "{kind}"
+            );
+        }
+        let (result, commands, _) =
+            tried(serde_json::json!({ "services": { "workdir": "/nowhere" } }), Duration::from_secs(60))
+                .await;
+        assert!(result.unwrap_err().to_string().contains("is not a folder in the root"));
+        assert!(commands.is_empty());
+    }
+
+    #[tokio::test]
+    async fn work_that_is_no_command_keeps_to_the_time_too() {
+        let files = || serde_json::json!({ "files": { "from": "a", "to": "/b" } });
+        assert!(tried(files(), Duration::from_secs(60)).await.2);
+        assert!(!tried(files(), Duration::ZERO).await.2);
     }
 }

@@ -12,7 +12,6 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use super::StepError;
 use super::attempt::Attempt;
 use crate::host::root_dir::RootDir;
-use crate::host::stop::Stop;
 use crate::provision::owner;
 use crate::provision::root::RootError;
 use crate::recipe::Files;
@@ -25,7 +24,7 @@ struct Copy<'a> {
     owner: Option<(u32, u32)>,
     /// `None`: as it is.
     mode: Option<u32>,
-    stop: &'a Stop,
+    attempt: &'a Attempt<'a>,
 }
 
 pub(super) fn run(attempt: &Attempt<'_>, files: &Files) -> Result<(), StepError> {
@@ -43,8 +42,7 @@ pub(super) fn run(attempt: &Attempt<'_>, files: &Files) -> Result<(), StepError>
             owner::ids(root, name).map_err(|error| StepError::recipe("owner", name, error.to_string()))?,
         ),
     };
-    let copy =
-        Copy { from: &recipe, to: root, owner, mode: mode(files.mode.as_deref())?, stop: &context.stop };
+    let copy = Copy { from: &recipe, to: root, owner, mode: mode(files.mode.as_deref())?, attempt };
     let is_folder = recipe
         .metadata(&files.from)
         .map_err(|source| StepError::file("read the recipe's", &files.from, source))?
@@ -97,9 +95,10 @@ fn mode(text: Option<&str>) -> Result<Option<u32>, StepError> {
 impl Copy<'_> {
     /// Copies what is at `from`: a link as it is, but the one that the recipe itself names is followed.
     fn entry(&self, from: &str, to: &str, named: bool) -> Result<(), StepError> {
-        if self.stop.is_requested() {
+        if self.attempt.context().stop.is_requested() {
             return Err(StepError::Stopped);
         }
+        self.attempt.check_time("copying files")?;
         let read = |source| StepError::file("read the recipe's", from, source);
         let found =
             if named { self.from.metadata(from) } else { self.from.symlink_metadata(from) }.map_err(read)?;

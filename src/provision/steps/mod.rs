@@ -193,8 +193,8 @@ fn pause(tries: u32) -> Duration {
 
 fn limits(step: &Step) -> (Option<Span>, u32) {
     match step {
-        // The copying of files is Bakehouse's own: another try would find the same.
-        Step::Update(Update::Scope(_)) | Step::Files(_) => (None, 0),
+        Step::Update(Update::Scope(_)) => (None, 0),
+        Step::Files(files) => (files.timeout, files.retries),
         Step::Update(Update::Full(to)) => (to.timeout, to.retries),
         Step::Packages(packages) => (packages.timeout, packages.retries),
         Step::Shell(shell) => (shell.timeout, shell.retries),

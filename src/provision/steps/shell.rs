@@ -26,17 +26,9 @@ pub(super) async fn run(attempt: &Attempt<'_>, shell: &Shell) -> Result<(), Step
             "is not in the root; install it in an earlier step",
         ));
     }
-    let workdir = shell.workdir.as_deref().unwrap_or("/");
-    if !workdir.starts_with('/') {
-        return Err(StepError::recipe("workdir", workdir, "is not an absolute path"));
-    }
-    if !root.metadata(workdir).is_ok_and(|found| found.is_dir()) {
-        return Err(StepError::recipe("workdir", workdir, "is not a folder in the root"));
-    }
     words.push(SCRIPT.to_owned());
     let secrets = Secrets::lend(attempt, &shell.secret_env)?;
     let mut command = RootCommand::new(words);
-    workdir.clone_into(&mut command.workdir);
     if shell.aws {
         command.env.extend(secrets::aws(attempt.context()));
     }
