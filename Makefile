@@ -44,4 +44,4 @@ lint: ## formatting and lints, both feature sets
 	@cargo clippy --quiet --all-targets -- -D warnings
 
 schema: ## write docs/bake.schema.json and the tests' snapshots anew
-	@BAKEHOUSE_UPDATE=1 INSTA_UPDATE=always cargo test --quiet --no-default-features schema recipes
+	@BAKEHOUSE_UPDATE=1 INSTA_UPDATE=always cargo test --quiet --no-default-features --test bakehouse recipes::

@@ -86,8 +86,8 @@ async fn test(
                 (tag("expires"), (clock::wall() + LIFETIME).to_string()),
             ]),
         };
-        let booted = acceptance::boot_test(&session.cloud, &image, &spec, &session.reporter, &session.stop);
-        let report = booted.await.map_err(|error| {
+        let boot = acceptance::boot_test(&session.cloud, &image, &spec, &session.reporter, &session.stop);
+        let report = boot.await.map_err(|error| {
             let mut left = Left::Nothing;
             if let Some(instance) = error.left() {
                 left.add(instance);

@@ -209,6 +209,9 @@ fn base_and_method(recipe: &Recipe, facts: &Facts) -> Result<(BasePlan, MethodKi
     match &facts.base {
         BaseFacts::Scratch(scratch) => {
             refuse(choice, MethodChoice::Direct, "a base from scratch has no blocks to start from")?;
+            if facts.host != Architecture::X86_64 {
+                return Err(PlanError::ScratchArchitecture { host: facts.host });
+            }
             let why = "the base is a distribution's packages, so there is no image to start from";
             Ok((BasePlan::Scratch(scratch.clone()), MethodKind::Scratch, why.to_owned()))
         }
@@ -337,6 +340,10 @@ pub enum PlanError {
         "architecture: the recipe wants {wanted} and this host is {host}; run the bake on a host of that architecture"
     )]
     OtherArchitecture { wanted: String, host: Architecture },
+    #[error(
+        "base.scratch: images from scratch are made on x86_64 only, and this host is {host}; name an image or a file as the base"
+    )]
+    ScratchArchitecture { host: Architecture },
     #[error("base: {image} is {base} and the recipe wants {wanted}; name a base of the same architecture")]
     BaseArchitecture { image: ImageId, base: Architecture, wanted: Architecture },
     #[error("method: {method} cannot be used: {why}; leave `method` out")]

@@ -149,8 +149,11 @@ fn what_the_base_cannot_give_is_an_error_that_names_the_key() {
         let error = error(&recipe(rest), &on(base()));
         assert!(error.starts_with(key), "{error}");
     }
-    let error = error(&recipe(serde_json::json!({ "method": "direct" })), &scratch());
-    assert!(error.starts_with("method"), "{error}");
+    let direct = error(&recipe(serde_json::json!({ "method": "direct" })), &scratch());
+    assert!(direct.starts_with("method"), "{direct}");
+    let elsewhere = Facts { host: Architecture::Arm64, ..scratch() };
+    let arm = error(&recipe(serde_json::json!({ "architecture": "arm64" })), &elsewhere);
+    assert!(arm.starts_with("base.scratch") && arm.contains("x86_64 only"), "{arm}");
 }
 
 #[test]

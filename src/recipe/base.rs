@@ -28,9 +28,6 @@ pub struct Base {
 /// A path to a disk, relative to the recipe's folder.
 pub type FileBase = String;
 
-/// The name of a family.
-pub type Family = String;
-
 /// A distribution installed from its packages onto an empty disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

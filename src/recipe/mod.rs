@@ -18,7 +18,7 @@ mod yaml;
 
 use std::collections::BTreeMap;
 
-pub use base::{Base, Distribution, Family, FileBase, Newest, Scratch};
+pub use base::{Base, Distribution, FileBase, Newest, Scratch};
 pub use check::{BootTest, Check, CommandCheck, FileCheck, PackageCheck, PortCheck, ServiceCheck};
 pub use duration::Span;
 pub use image::{Disk, Encrypt, ImageOutput, Imds};

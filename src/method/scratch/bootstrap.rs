@@ -5,7 +5,6 @@ use std::path::Path;
 
 use super::super::change::{self, Changed, Target};
 use super::super::{BakeCause, Bench};
-use crate::cloud::Architecture;
 use crate::disk::boot_config::{self, ScratchIds};
 use crate::disk::format;
 use crate::host::exec::{Cmd, ExecError};
@@ -79,7 +78,7 @@ pub(super) async fn run(
     let ids = ScratchIds::derived(&plan.bake);
     if bench.resume.is_none() {
         let phase = bench.reporter.phase(format!("installing {:?} {}", scratch.distribution, scratch.suite));
-        install(scratch, plan.architecture(), &root, bench).await?;
+        install(scratch, &root, bench).await?;
         let dir = open(&root)?;
         set_up_cloud(&dir)?;
         boot_config::prepare_root(&dir, &ids)?;
@@ -125,12 +124,7 @@ fn identity(ids: &ScratchIds) -> DiskIdentity {
     }
 }
 
-async fn install(
-    scratch: &Scratch,
-    architecture: Architecture,
-    root: &Path,
-    bench: &Bench,
-) -> Result<(), BakeCause> {
+async fn install(scratch: &Scratch, root: &Path, bench: &Bench) -> Result<(), BakeCause> {
     if scratch.distribution == Distribution::Ubuntu && !Path::new(UBUNTU_KEYS).exists() {
         let what = format!(
             "{UBUNTU_KEYS} is not there; install the package ubuntu-keyring (Debian: ubuntu-archive-keyring)"
@@ -145,10 +139,6 @@ async fn install(
     let mut include: Vec<&str> = PACKAGES.to_vec();
     include.push(kernel(scratch.distribution));
     include.extend(scratch.packages.iter().map(String::as_str));
-    let architecture = match architecture {
-        Architecture::X86_64 => "amd64",
-        Architecture::Arm64 => "arm64",
-    };
     // The build's own environment is none of the new root's: its packages' scripts would see it.
     let mut command = Cmd::new("mmdebstrap")
         .clear_env()
@@ -158,7 +148,8 @@ async fn install(
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("TMPDIR", bench.work.path())
         .args(["--mode=root", "--variant=minbase", "--format=directory"])
-        .arg(format!("--architectures={architecture}"))
+        // The plan refuses other hosts: the kernel and boot loaders above are for this one.
+        .arg("--architectures=amd64")
         .arg(format!("--components={}", components(scratch)))
         .arg(format!("--include={}", include.join(",")))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
