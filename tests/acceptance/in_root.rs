@@ -159,7 +159,10 @@ fn services() {
     let service = |name: &str, enabled: Option<bool>, running: Option<bool>| {
         judge(root, serde_json::json!({"service": {"name": name, "enabled": enabled, "running": running}}))
     };
-    assert_eq!(service("nginx", Some(true), Some(true)), Status::Passed);
+    assert_eq!(service("nginx", Some(true), None), Status::Passed);
+    // Half of a check that holds is no check that passed; half of one that does not is one that failed.
+    assert!(matches!(service("nginx", Some(true), Some(true)), Status::NotJudged(_)));
+    assert_eq!(reason(service("idle", Some(true), Some(true))), "is not enabled");
     assert_eq!(service("masked-one", Some(false), None), Status::Passed);
     assert_eq!(reason(service("masked-one", Some(true), None)), "is masked");
     assert_eq!(reason(service("idle", Some(true), None)), "is not enabled");
