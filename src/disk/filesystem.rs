@@ -59,9 +59,10 @@ impl FilesystemKind {
                 read_write: "noinit_itable",
             }),
             Self::Vfat => Some(Driver { name: "vfat", read_only: "", read_write: "" }),
-            Self::Xfs | Self::Btrfs | Self::Swap | Self::Lvm | Self::Luks | Self::Raid | Self::Other(_) => {
-                None
-            }
+            // A copy of a disk has the UUID of the disk that it was made from, which this machine may have mounted.
+            Self::Xfs => Some(Driver { name: "xfs", read_only: "norecovery,nouuid", read_write: "nouuid" }),
+            Self::Btrfs => Some(Driver { name: "btrfs", read_only: "rescue=nologreplay", read_write: "" }),
+            Self::Swap | Self::Lvm | Self::Luks | Self::Raid | Self::Other(_) => None,
         }
     }
 
