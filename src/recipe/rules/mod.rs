@@ -85,6 +85,7 @@ const RULES: &[(&str, Rule)] = &[
     ("base.scratch.proxy", Text(word::proxy)),
     ("method", Whole(whole::method)),
     ("disk.encrypt", Whole(whole::encrypt)),
+    ("provision.*.update.release", Text(word::release)),
     ("provision.*.update.env.*", Key(word::environment)),
     ("provision.*.update.workdir", Text(word::absolute)),
     ("provision.*.packages", Whole(whole::packages)),
