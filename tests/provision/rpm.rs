@@ -259,6 +259,7 @@ async fn releases(root: &Path) {
         repository::build(&at, &[Package("system-release", &version, &spec), Package("lib", &lib, "")]).await;
         repository::index(&at, &[&format!("lib {lib}")]).await;
     }
+    std::os::unix::fs::symlink("latest", root.join("srv/2023.7.20250101")).unwrap();
 }
 
 #[tokio::test]

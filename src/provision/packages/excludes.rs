@@ -1,7 +1,10 @@
 //! Holding packages with dnf and yum, which have no command for it without a plugin: their configuration names packages
 //! that are not looked at. A line of our own is added to it while steps run; what they change in the file stays.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::host::root_dir::RootDir;
 use crate::provision::root::RootError;
@@ -49,8 +52,12 @@ fn read(root: &RootDir, config: &str) -> Result<String, RootError> {
     }
 }
 
+/// Into the file that is there, which may be a link to another, and keeps its owner and mode.
 fn write(root: &RootDir, config: &str, text: &str) -> Result<(), RootError> {
-    root.write(config, text.as_bytes(), 0o644).map_err(|source| RootError::file("write", config, source))
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    root.open_at(config, flags, Mode::from_raw_mode(0o644))
+        .and_then(|file| File::from(file).write_all(text.as_bytes()))
+        .map_err(|source| RootError::file("write", config, source))
 }
 
 /// The lines of the section `[main]`: from the one after its name to the next section's.
