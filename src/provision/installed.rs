@@ -2,6 +2,7 @@
 //! read-only, and on one of another architecture.
 
 mod dpkg;
+mod ndb;
 mod rpm;
 
 use std::io;
