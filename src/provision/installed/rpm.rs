@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{InstalledError, InstalledPackage, ndb};
-use crate::host::exec::{Cmd, ExecError};
+use crate::host::exec::Cmd;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 
@@ -82,7 +82,6 @@ async fn ask_rpm(
         .timeout(Duration::from_secs(5 * 60));
     let output = match command.run(stop).await {
         Ok(output) => output,
-        Err(ExecError::Missing { .. }) => return Err(InstalledError::NoRpm),
         Err(source) => return Err(InstalledError::Rpm { path, source }),
     };
     // What of a database it cannot read it leaves out, and says so, and that is a success.
