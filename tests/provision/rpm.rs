@@ -193,6 +193,18 @@ async fn zypper_does_what_recipes_ask_of_it() {
     let dir = root_with_source(SUSE).await;
     let base = BASE.map(|name| name.replacen("-1-1", "=1-1", 1).replace("app=", "app=2:"));
     whole_way(dir.path(), "zypper", &base.each_ref().map(String::as_str)).await;
+
+    // A distribution without releases is updated as a whole.
+    for folder in ["etc/yum.repos.d", "etc/zypp/repos.d"] {
+        std::fs::remove_file(dir.path().join(folder).join("away.repo")).unwrap();
+    }
+    std::fs::write(dir.path().join("etc/os-release"), "ID=opensuse-tumbleweed\nID_LIKE=\"opensuse suse\"\n")
+        .unwrap();
+    let root = enter(dir.path()).await;
+    let recipe = Recipe::new();
+    run(&recipe, &root, json!([{"update": "all"}])).await;
+    assert!(recipe.shown.text().contains("distribution upgrade"), "{}", recipe.shown.text());
+    root.leave().await.unwrap();
 }
 
 /// yum 3 is in no package here: this is dnf under its name, which takes the same words.

@@ -6,6 +6,8 @@ const NO_NETWORK: &str = "; is the network there? packages come from the distrib
 const NOT_FOUND: &str =
     "; no package source of the image has it: look at how it is spelled, or add its source in a step before";
 
+const HELD: &str = "; it is held at its version, or excluded by the image's own settings";
+
 /// `ENOSPC` as the C library tells it, and rpm, which looks at the room before it writes.
 const FULL: [&str; 2] = ["No space left on device", "more space on the"];
 /// As apt's methods tell it (methods/connect.cc), and libcurl, by which dnf and zypper fetch; a proxy's name that does
@@ -21,6 +23,12 @@ const UNREACHED: [&str; 6] = [
 /// What such lines of package managers begin with; other programs that cannot reach their host fetch no packages. apt:
 /// an error, a warning, a fetch that failed, and what follows one. dnf and zypper after these.
 const FETCH: [&str; 6] = ["E: ", "W: ", "Err:", "  ", "Error message: ", "Error: "];
+/// A package that must not change: apt, dnf, zypper.
+const KEPT: [&str; 3] = [
+    "E: Held packages were changed",
+    "All matches were filtered out by exclude filtering",
+    " Solution 1: remove lock",
+];
 /// A name that nothing has: apt, dnf, yum 3, zypper.
 const UNKNOWN: [&str; 5] = [
     "E: Unable to locate package",
@@ -38,6 +46,8 @@ pub(super) fn on(tail: &[String]) -> &'static str {
         DISK_FULL
     } else if tail.iter().any(|line| begins(line, &FETCH) && says(line, &UNREACHED)) {
         NO_NETWORK
+    } else if tail.iter().any(|line| begins(line, &KEPT)) {
+        HELD
     } else if tail.iter().any(|line| begins(line, &UNKNOWN)) {
         NOT_FOUND
     } else {
@@ -81,6 +91,13 @@ mod tests {
             // Not apt's.
             (&["curl: (6) Could not resolve host: example.org"], ""),
             (&["E: Unable to locate package no-such-package"], NOT_FOUND),
+            (
+                &[
+                    "All matches were filtered out by exclude filtering for argument: app",
+                    "Error: Unable to find a match: app",
+                ],
+                HELD,
+            ),
             (&["No match for argument: app", "Error: Unable to find a match: app"], NOT_FOUND),
             (
                 &["'app' not found in package names. Trying capabilities.", "No provider of 'app' found."],

@@ -169,6 +169,8 @@ mod tests {
         dir: RootDir,
         facts: RootFacts,
         commands: Mutex<Vec<RootCommand>>,
+        /// What the commands end with, the last first; then 0.
+        codes: Mutex<Vec<i32>>,
     }
 
     #[async_trait]
@@ -180,7 +182,8 @@ mod tests {
             _: &mut (dyn for<'l> FnMut(Stream, &'l str) + Send),
         ) -> Result<Exit, RootError> {
             self.commands.lock().unwrap().push(command.clone());
-            Ok(Exit { code: 0, tail: Vec::new() })
+            let code = self.codes.lock().unwrap().pop().unwrap_or(0);
+            Ok(Exit { code, tail: Vec::new() })
         }
 
         fn dir(&self) -> &RootDir {
@@ -208,7 +211,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("srv")).unwrap();
         let dir = RootDir::open(folder.path()).unwrap();
         let facts = RootFacts::read(&dir).unwrap();
-        let root = Recorded { dir, facts, commands: Mutex::default() };
+        let root = Recorded { dir, facts, commands: Mutex::default(), codes: Mutex::default() };
         let context = StepContext::new(folder.path());
         let session = Session { root: &root, context: &context, metadata: Metadata::default() };
         let step: Step = serde_json::from_value(step).unwrap();
@@ -238,6 +241,36 @@ mod tests {
                 .await;
         assert!(result.unwrap_err().to_string().contains("is not a folder in the root"));
         assert!(commands.is_empty());
+    }
+
+    #[tokio::test]
+    async fn exit_codes_mean_what_the_package_manager_says() {
+        for (codes, commands, error) in [
+            (&[0][..], 1, None),
+            (&[102], 1, None),
+            (&[103, 102], 2, None),
+            (&[103, 103, 103, 0], 3, Some(103)),
+            (&[104], 1, Some(104)),
+            (&[103, 104], 2, Some(104)),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let dir = RootDir::open(folder.path()).unwrap();
+            let facts = RootFacts::read(&dir).unwrap();
+            let codes: Vec<i32> = codes.iter().rev().copied().collect();
+            let root = Recorded { dir, facts, commands: Mutex::default(), codes: Mutex::new(codes) };
+            let context = StepContext::new(folder.path());
+            let session = Session { root: &root, context: &context, metadata: Metadata::default() };
+            let step: Step = serde_json::from_value(serde_json::json!({ "update": "all" })).unwrap();
+            let attempt = Attempt::new(&session, "1 update", &step, Duration::from_secs(60));
+            let command = RootCommand::new(["true"]);
+            let invocation = Invocation { name: "true".to_owned(), command, fine: &[102], again: Some(103) };
+            let result = attempt.invoke(invocation).await;
+            let code = result.err().map(|error| match error {
+                StepError::Failed { code, .. } => code,
+                other => panic!("{other}"),
+            });
+            assert_eq!((code, root.commands.lock().unwrap().len()), (error, commands));
+        }
     }
 
     #[tokio::test]

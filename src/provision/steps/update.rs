@@ -22,7 +22,7 @@ pub(super) async fn run(attempt: &Attempt<'_>, update: &Update) -> Result<(), St
 }
 
 /// Amazon Linux 2023 gets packages from the release that the image has, for ever the same ones, unless the command
-/// names another.
+/// names another (its User Guide: deterministic upgrades through versioned repositories).
 fn release<'a>(facts: &RootFacts, wanted: Option<&'a str>) -> Result<Option<&'a str>, StepError> {
     let locked = facts.distribution == "amzn" && facts.version == "2023";
     match wanted {
