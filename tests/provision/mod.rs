@@ -1,6 +1,6 @@
 //! Provisioning on real roots: real namespaces, mounts, apt and Ansible.
 //!
-//! They need root, util-linux, e2fsprogs; those with apt also mmdebstrap, dpkg-deb and ansible-core.
+//! They need root, util-linux, e2fsprogs; those with apt or SELinux also mmdebstrap, dpkg-deb and ansible-core.
 
 mod apt;
 mod chroot;
@@ -8,4 +8,5 @@ mod files;
 mod roots;
 mod seal;
 mod secrets;
+mod selinux;
 mod steps;

@@ -80,18 +80,28 @@ pub async fn unmount(top: &Path) {
     panic!("{} stays busy", top.display());
 }
 
-/// A Debian root with apt, systemd and Python. Made once for all tests and runs, since that takes half a minute;
-/// every test gets a copy of its own.
+/// A Debian root with apt, systemd and Python. Every test gets a copy of its own.
 pub async fn debian() -> tempfile::TempDir {
     static TAR: OnceCell<PathBuf> = OnceCell::const_new();
-    let tar = TAR
+    copy_of(&TAR, "debian-bookworm-1", "python3,systemd,adduser").await
+}
+
+/// A Debian root with SELinux: its policy and the tools that Debian has beside it.
+pub async fn selinux() -> tempfile::TempDir {
+    static TAR: OnceCell<PathBuf> = OnceCell::const_new();
+    copy_of(&TAR, "selinux-bookworm-1", "systemd,selinux-policy-default").await
+}
+
+/// A root with these packages. Made once for all tests and runs, since that takes half a minute.
+async fn copy_of(tar: &OnceCell<PathBuf>, name: &str, packages: &str) -> tempfile::TempDir {
+    let tar = tar
         .get_or_init(|| async {
             let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-            let tar = folder.join("debian-bookworm-1.tar");
+            let tar = folder.join(format!("{name}.tar"));
             if !tar.exists() {
-                let beside = folder.join(format!("debian-{}.tar", std::process::id()));
-                let options =
-                    ["--mode=root", "--variant=minbase", "--include=python3,systemd,adduser", "bookworm"];
+                let beside = folder.join(format!("{name}-{}.tar", std::process::id()));
+                let include = format!("--include={packages}");
+                let options = ["--mode=root", "--variant=minbase", &include, "bookworm"];
                 let made = Cmd::new("mmdebstrap").args(options).arg(&beside).run(&Stop::never()).await;
                 made.unwrap();
                 std::fs::rename(beside, &tar).unwrap();

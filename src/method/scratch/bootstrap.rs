@@ -82,6 +82,9 @@ pub(super) async fn run(
         let dir = open(&root)?;
         set_up_cloud(&dir)?;
         boot_config::prepare_root(&dir, &ids)?;
+        // mke2fs makes it in any case; from the root it takes its SELinux label, which the seal gives.
+        dir.make_dirs("/lost+found", 0o700)
+            .map_err(|source| BakeCause::File { path: root.clone(), source })?;
         timings.push(Timing::new("install the distribution", phase.done()));
     }
     let target = Target { root: &root, layout: None, identity: identity(&ids), esp_writable: false };
