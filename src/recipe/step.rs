@@ -169,6 +169,11 @@ pub struct Files {
     pub owner: Option<String>,
     /// `keep` (the default) or octal digits: `"0644"`.
     pub mode: Option<String>,
+    /// Modes by pattern, relative to `from`: `usr/local/bin/*: "0755"`. `*` and `?` as in a shell, `**` for any number
+    /// of folders; a pattern that ends in `/` is for folders, which keep their modes where the image has them already.
+    /// Where several fit, the longest counts; where none does, `mode`.
+    #[serde(default)]
+    pub modes: BTreeMap<String, String>,
     /// How long one attempt may take. Unset: 30 minutes.
     pub timeout: Option<Span>,
     /// Attempts after one that took too long. At most 20: more mend nothing.

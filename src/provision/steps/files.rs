@@ -4,13 +4,14 @@
 //! of the root out of the root.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
 use super::StepError;
 use super::attempt::Attempt;
+use super::modes::Modes;
 use crate::host::root_dir::RootDir;
 use crate::provision::owner;
 use crate::provision::root::RootError;
@@ -22,8 +23,7 @@ struct Copy<'a> {
     to: &'a RootDir,
     /// User and group; `None`: those that it has in the recipe's folder.
     owner: Option<(u32, u32)>,
-    /// `None`: as it is.
-    mode: Option<u32>,
+    modes: Modes<'a>,
     attempt: &'a Attempt<'a>,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn run(attempt: &Attempt<'_>, files: &Files) -> Result<(), StepError>
             owner::ids(root, name).map_err(|error| StepError::recipe("owner", name, error.to_string()))?,
         ),
     };
-    let copy = Copy { from: &recipe, to: root, owner, mode: mode(files.mode.as_deref())?, attempt };
+    let copy = Copy { from: &recipe, to: root, owner, modes: Modes::new(files)?, attempt };
     let is_folder = recipe
         .metadata(&files.from)
         .map_err(|source| StepError::file("read the recipe's", &files.from, source))?
@@ -56,7 +56,13 @@ pub(super) fn run(attempt: &Attempt<'_>, files: &Files) -> Result<(), StepError>
         if files.to.ends_with('/') && !content { format!("{}{name}", files.to) } else { files.to.clone() };
     let above = to.trim_end_matches('/').rsplit_once('/').map_or("", |(above, _)| above);
     copy.make_folders(above)?;
-    copy.entry(files.from.trim_end_matches('/'), to.trim_end_matches('/'), true)
+    // A file that is named by itself is known to patterns by its name.
+    let below = if is_folder { "" } else { name };
+    copy.entry(files.from.trim_end_matches('/'), to.trim_end_matches('/'), below, true)?;
+    if let Some(warning) = copy.modes.done()? {
+        context.reporter.warning(warning);
+    }
+    Ok(())
 }
 
 /// A path in the recipe's folder: relative, without `..`.
@@ -81,20 +87,10 @@ fn no_nul(key: &'static str, path: &str) -> Result<(), StepError> {
     Ok(())
 }
 
-fn mode(text: Option<&str>) -> Result<Option<u32>, StepError> {
-    let Some(text) = text.filter(|text| *text != "keep") else {
-        return Ok(None);
-    };
-    let octal = (3..=5).contains(&text.len()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
-    match octal.filter(|mode| *mode <= 0o7777 && !text.starts_with('+')) {
-        Some(mode) => Ok(Some(mode)),
-        None => Err(StepError::recipe("mode", text, "is neither `keep` nor octal digits such as \"0644\"")),
-    }
-}
-
 impl Copy<'_> {
-    /// Copies what is at `from`: a link as it is, but the one that the recipe itself names is followed.
-    fn entry(&self, from: &str, to: &str, named: bool) -> Result<(), StepError> {
+    /// Copies what is at `from`: a link as it is, but the one that the recipe itself names is followed. `below` is the
+    /// path that patterns know it by.
+    fn entry(&self, from: &str, to: &str, below: &str, named: bool) -> Result<(), StepError> {
         if self.attempt.context().stop.is_requested() {
             return Err(StepError::Stopped);
         }
@@ -105,15 +101,18 @@ impl Copy<'_> {
         let mode = found.permissions().mode() & 0o7777;
         let owner = self.owner.unwrap_or((found.uid(), found.gid()));
         if found.is_dir() {
-            self.folder(to, mode, owner)?;
+            // One that is there keeps its mode and owner: `rootfs/etc` is not meant to change /etc.
+            self.make_folder(to, self.modes.folder(below, mode)?, owner)?;
             for name in self.from.list(from).map_err(read)? {
-                self.entry(&format!("{from}/{name}"), &format!("{to}/{name}"), false)?;
+                let below = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
+                self.entry(&format!("{from}/{name}"), &format!("{to}/{name}"), &below, false)?;
             }
             return Ok(());
         }
         let written = if found.is_file() {
             let mut file = self.from.open_file(from).map_err(read)?;
-            self.to.write_from(to, &mut file, self.mode.unwrap_or(mode), Some(owner))
+            let mode = self.modes.file(below, mode, || is_script(&mut file).map_err(read))?;
+            self.to.write_from(to, &mut file, mode, Some(owner))
         } else if found.is_symlink() {
             self.link(&self.from.read_link(from).map_err(read)?, to, owner)
         } else {
@@ -139,13 +138,6 @@ impl Copy<'_> {
             self.make_folder(&so_far, 0o755, (0, 0))?;
         }
         Ok(())
-    }
-
-    /// A folder that is copied. One that is there keeps its mode and owner: `rootfs/etc` is not meant to change /etc.
-    fn folder(&self, path: &str, mode: u32, owner: (u32, u32)) -> Result<(), StepError> {
-        // With a mode for files, a folder may be entered by whoever may read it.
-        let mode = self.mode.map_or(mode, |mode| mode | (mode & 0o444) >> 2);
-        self.make_folder(path, mode, owner)
     }
 
     fn make_folder(&self, path: &str, mode: u32, owner: (u32, u32)) -> Result<(), StepError> {
@@ -174,6 +166,14 @@ impl Copy<'_> {
     }
 }
 
+/// Whether a file begins with `#!`; it is read from its beginning afterwards.
+fn is_script(file: &mut File) -> io::Result<bool> {
+    let mut start = Vec::new();
+    file.by_ref().take(2).read_to_end(&mut start)?;
+    file.rewind()?;
+    Ok(start == b"#!")
+}
+
 fn not_written(doing: &'static str, path: &str, source: io::Error) -> StepError {
     if source.kind() == io::ErrorKind::StorageFull {
         return StepError::Full { path: path.to_owned(), source };
@@ -184,17 +184,6 @@ fn not_written(doing: &'static str, path: &str, source: io::Error) -> StepError 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mode_is_keep_or_octal() {
-        assert_eq!(mode(None).unwrap(), None);
-        assert_eq!(mode(Some("keep")).unwrap(), None);
-        assert_eq!(mode(Some("0644")).unwrap(), Some(0o644));
-        assert_eq!(mode(Some("4755")).unwrap(), Some(0o4755));
-        for wrong in ["", "644 ", "0899", "+644", "u+x", "77777", "6"] {
-            assert!(mode(Some(wrong)).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn paths_stay_where_they_belong() {

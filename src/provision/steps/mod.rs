@@ -9,6 +9,7 @@ mod apt;
 mod attempt;
 mod files;
 mod hold;
+mod modes;
 mod packages;
 mod secrets;
 mod services;

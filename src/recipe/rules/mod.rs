@@ -97,6 +97,8 @@ const RULES: &[(&str, Rule)] = &[
     ("provision.*.files.to", Text(word::absolute)),
     ("provision.*.files.owner", Text(word::kept_owner)),
     ("provision.*.files.mode", Text(word::kept_mode)),
+    ("provision.*.files.modes.*", Key(word::relative_pattern)),
+    ("provision.*.files.modes.*", Text(word::mode)),
     ("provision.*.shell", Whole(whole::shell)),
     ("provision.*.shell.run", Text(word::filled)),
     ("provision.*.shell.workdir", Text(word::absolute)),
