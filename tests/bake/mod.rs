@@ -8,3 +8,4 @@ mod failure;
 mod quickstart;
 mod scratch;
 mod secret;
+mod vmdb2;
