@@ -9,3 +9,4 @@ mod quickstart;
 mod scratch;
 mod secret;
 mod selinux;
+mod vmdb2;

@@ -84,6 +84,7 @@ const RULES: &[(&str, Rule)] = &[
     ("base.scratch.mirror", Text(word::mirror)),
     ("base.scratch.proxy", Text(word::proxy)),
     ("method", Whole(whole::method)),
+    ("disk.filesystem", Whole(whole::filesystem)),
     ("disk.encrypt", Whole(whole::encrypt)),
     ("provision.*.update.env.*", Key(word::environment)),
     ("provision.*.update.workdir", Text(word::absolute)),
