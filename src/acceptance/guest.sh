@@ -29,14 +29,64 @@ fail() {
 
 # package NAME WANTED(yes|no) RELATION VERSION DEMAND: the relation as dpkg has it, and both as the recipe has them
 package() {
-	command -v dpkg-query >/dev/null || { echo 'the image has no dpkg'; exit "$not_judged"; }
-	have=$(dpkg-query -W -f='${db:Status-Status} ${Version}\n' -- "$1" 2>/dev/null | sed -n 's/^installed //p' | head -n 1)
+	# A system of rpm's may have dpkg as a tool; its list is empty then.
+	if [ -s /var/lib/dpkg/status ] && command -v dpkg-query >/dev/null; then
+		of=dpkg
+	elif command -v rpm >/dev/null; then
+		of=rpm
+	else
+		echo "the image has neither dpkg's list of packages nor rpm's"
+		exit "$not_judged"
+	fi
+	have=$("${of}_versions" "$1")
 	if [ "$2" = no ]; then
 		[ -z "$have" ] || fail "is installed, version $have"
 		return
 	fi
 	[ -n "$have" ] || fail 'is not installed'
-	[ -z "$3" ] || dpkg --compare-versions "$have" "$3" "$4" || fail "has version $have, not $5"
+	[ -n "$3" ] || return 0
+	# Of a kernel there are several: one that is as it should be is enough.
+	for version in $have; do
+		"${of}_is" "$version" "$3" "$4" && return
+	done
+	fail "has version $have, not $5"
+}
+
+dpkg_versions() {
+	dpkg-query -W -f='${db:Status-Status} ${Version}\n' -- "$1" 2>/dev/null | sed -n 's/^installed //p'
+}
+
+dpkg_is() {
+	dpkg --compare-versions "$1" "$2" "$3"
+}
+
+rpm_versions() {
+	rpm -q --qf '%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\n' -- "$1" 2>/dev/null |
+		while read -r name version; do
+			# rpm takes `name-version` for a name too.
+			[ "$name" != "$1" ] || echo "$version"
+		done
+}
+
+# Epoch, version and release by themselves: rpm 4.16 and older order only such. Releases count where both have one.
+rpm_is() {
+	rpm_split "$1"
+	e=$epoch v=$version r=$release
+	rpm_split "$3"
+	order=$(rpm_order "$e" "$epoch")
+	[ "$order" != 0 ] || order=$(rpm_order "$v" "$version")
+	[ "$order" != 0 ] || [ -z "$r" ] || [ -z "$release" ] || order=$(rpm_order "$r" "$release")
+	[ "$order" "-$2" 0 ]
+}
+
+rpm_split() {
+	epoch=0 version=$1 release=
+	case $version in *:*) epoch=${version%%:*} version=${version#*:} ;; esac
+	case $version in *-*) release=${version##*-} version=${version%-*} ;; esac
+}
+
+rpm_order() {
+	rpm --eval "%{lua:print(rpm.vercmp('$1', '$2'))}"
 }
 
 # file PATH WANTED(yes|no) MODE USER GROUP TEXT

@@ -7,21 +7,22 @@ use super::outcome::{Outcome, Status};
 use super::unit::{self, Enabled};
 use super::version::Requirement;
 use crate::host::root_dir::RootDir;
-use crate::provision::{InstalledPackage, installed};
+use crate::host::stop::Stop;
+use crate::provision::{Installed, InstalledError, InstalledPackage, installed};
 use crate::recipe::{Check, FileCheck, PackageCheck, ServiceCheck};
 
 /// Why ports, commands and running services are left for later.
-const DPKG: &str = "/var/lib/dpkg/status";
 const BOOT_ONLY: &str = "only the boot test can tell";
 
-/// One outcome per check, in their order.
-#[must_use]
-pub fn static_checks(root: &RootDir, checks: &[Check]) -> Vec<Outcome> {
+/// One outcome per check, in their order. A stop that is asked for makes checks of packages fail.
+pub async fn static_checks(root: &RootDir, checks: &[Check], stop: &Stop) -> Vec<Outcome> {
+    let of_packages = checks.iter().any(|check| matches!(check, Check::Package(_)));
+    let installed = if of_packages { installed(root, stop).await } else { Ok(Installed::default()) };
     checks
         .iter()
         .map(|check| {
             let judged = match check {
-                Check::Package(package) => judge_package(root, package),
+                Check::Package(package) => judge_package(&installed, package),
                 Check::File(file) => judge_file(root, file),
                 Check::Service(service) => judge_service(root, service),
                 Check::Port(_) | Check::Command(_) => Ok(Status::NotJudged(BOOT_ONLY.to_owned())),
@@ -44,39 +45,54 @@ fn failed(reason: impl Into<String>) -> io::Result<Status> {
     Ok(Status::Failed(reason.into()))
 }
 
-fn judge_package(root: &RootDir, check: &PackageCheck) -> io::Result<Status> {
-    if !root.exists(DPKG) {
-        return Ok(Status::NotJudged("the image has no dpkg".to_owned()));
-    }
-    let packages = installed(root).map_err(io::Error::other)?;
-    let found = find(&packages, &check.name);
+fn judge_package(installed: &Result<Installed, InstalledError>, check: &PackageCheck) -> io::Result<Status> {
+    let installed = installed.as_ref().map_err(|error| io::Error::other(chain(error)))?;
+    let Some(format) = installed.system.packages else {
+        return Ok(Status::NotJudged("the image has neither dpkg's list of packages nor rpm's".to_owned()));
+    };
+    let found: Vec<&str> = find(&installed.packages, &check.name).collect();
+    let versions = found.join(", ");
     if check.installed == Some(false) {
-        return match found {
-            Some(package) => failed(format!("is installed, version {}", package.version)),
-            None => Ok(Status::Passed),
+        return if found.is_empty() {
+            Ok(Status::Passed)
+        } else {
+            failed(format!("is installed, version {versions}"))
         };
     }
-    let Some(package) = found else {
+    if found.is_empty() {
         return failed("is not installed");
-    };
+    }
     match check.version.as_deref().map(Requirement::parse) {
         Some(Err(wrong)) => failed(wrong),
-        Some(Ok(wanted)) if !wanted.allows(&package.version) => {
-            failed(format!("has version {}, not {wanted}", package.version))
+        // Of a kernel there are several: one that is as it should be is enough.
+        Some(Ok(wanted)) if !found.iter().any(|version| wanted.allows(format, version)) => {
+            failed(format!("has version {versions}, not {wanted}"))
         }
         _ => Ok(Status::Passed),
     }
 }
 
-/// The package called `name`, or `name:architecture`.
-fn find<'a>(packages: &'a [InstalledPackage], name: &str) -> Option<&'a InstalledPackage> {
+/// An error with all that is behind it: an outcome has room for a text only.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// The versions of the package called `name`, or `name:architecture`.
+fn find<'a>(packages: &'a [InstalledPackage], name: &'a str) -> impl Iterator<Item = &'a str> {
     let (name, architecture) = match name.split_once(':') {
         Some((name, architecture)) => (name, Some(architecture)),
         None => (name, None),
     };
-    packages.iter().find(|package| {
+    let same = move |package: &&InstalledPackage| {
         package.name == name && architecture.is_none_or(|wanted| package.architecture == wanted)
-    })
+    };
+    packages.iter().filter(same).map(|package| package.version.as_str())
 }
 
 fn judge_file(root: &RootDir, check: &FileCheck) -> io::Result<Status> {

@@ -19,4 +19,4 @@ pub use junit::junit;
 pub use outcome::{Outcome, Status, combined, kind, name};
 pub use script::{LARGEST_USER_DATA, Script, ScriptError};
 pub use unit::{Enabled, enabled};
-pub use version::{Relation, Requirement, compare};
+pub use version::{Relation, Requirement};

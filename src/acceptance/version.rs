@@ -1,91 +1,20 @@
-//! Versions of packages in dpkg's own order, and what a check demands of one. Written anew because nothing of the image
-//! may be run to ask it: the rules are those of Debian Policy 5.6.12 and deb-version(7).
+//! Versions of packages in their package manager's own order, and what a check demands of one. Written anew because
+//! nothing of the image may be run to ask it.
+
+mod dpkg;
+mod rpm;
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::iter::Peekable;
-use std::str::Bytes;
 
-/// Compares two versions as `dpkg --compare-versions` does.
-#[must_use]
-pub fn compare(left: &str, right: &str) -> Ordering {
-    let (left, right) = (Version::split(left), Version::split(right));
-    left.epoch
-        .cmp(&right.epoch)
-        .then_with(|| compare_part(left.upstream, right.upstream))
-        .then_with(|| compare_part(left.revision, right.revision))
-}
+use crate::provision::PackageFormat;
 
-/// `epoch:upstream-revision`; an absent epoch is 0, an absent revision is empty.
-struct Version<'a> {
-    epoch: u64,
-    upstream: &'a str,
-    revision: &'a str,
-}
-
-impl<'a> Version<'a> {
-    fn split(text: &'a str) -> Self {
-        let text = text.trim();
-        let (epoch, rest) = match text.split_once(':') {
-            // dpkg refuses an epoch that is no number; here it is the lowest, and the comparison still means something.
-            Some((epoch, rest)) => (epoch.parse().unwrap_or(0), rest),
-            None => (0, text),
-        };
-        let (upstream, revision) = rest.rsplit_once('-').unwrap_or((rest, ""));
-        Self { epoch, upstream, revision }
+/// Compares a version that is installed with one that is demanded.
+fn compare(format: PackageFormat, installed: &str, demanded: &str) -> Ordering {
+    match format {
+        PackageFormat::Deb => dpkg::compare(installed, demanded),
+        PackageFormat::Rpm => rpm::compare(installed, demanded),
     }
-}
-
-/// Runs of other characters and runs of digits in turn: the first by [`weight`], the second as numbers.
-fn compare_part(left: &str, right: &str) -> Ordering {
-    let (mut left, mut right) = (left.bytes().peekable(), right.bytes().peekable());
-    loop {
-        loop {
-            let (a, b) = (other(&left), other(&right));
-            if a.is_none() && b.is_none() {
-                break;
-            }
-            let order = weight(a).cmp(&weight(b));
-            if order != Ordering::Equal {
-                return order;
-            }
-            left.next();
-            right.next();
-        }
-        let order = number(&mut left).cmp(&number(&mut right));
-        if order != Ordering::Equal {
-            return order;
-        }
-        if left.peek().is_none() && right.peek().is_none() {
-            return Ordering::Equal;
-        }
-    }
-}
-
-/// The next character, unless a digit or the end is there.
-fn other(part: &Peekable<Bytes<'_>>) -> Option<u8> {
-    part.clone().peek().copied().filter(|byte| !byte.is_ascii_digit())
-}
-
-/// `~` before the end, the end before letters, letters before all else.
-fn weight(byte: Option<u8>) -> i32 {
-    match byte {
-        Some(b'~') => -1,
-        None => 0,
-        Some(byte) if byte.is_ascii_alphabetic() => i32::from(byte),
-        Some(byte) => i32::from(byte) + 256,
-    }
-}
-
-/// The number that comes next, 0 where there is none: its digits without leading zeros, so that any length compares.
-fn number(part: &mut Peekable<Bytes<'_>>) -> (usize, Vec<u8>) {
-    let mut digits = Vec::new();
-    while let Some(byte) = part.next_if(u8::is_ascii_digit) {
-        if byte != b'0' || !digits.is_empty() {
-            digits.push(byte);
-        }
-    }
-    (digits.len(), digits)
 }
 
 /// How a version must stand to another.
@@ -121,7 +50,7 @@ impl Requirement {
             signs.iter().find_map(|(sign, relation)| Some((*relation, text.strip_prefix(sign)?.trim())));
         let plain = |version: &str| {
             version.starts_with(|c: char| c.is_ascii_digit())
-                && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+-:~".contains(&byte))
+                && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+-:~^_".contains(&byte))
         };
         match found {
             Some((relation, version)) if plain(version) => Ok(Self { relation, version: version.to_owned() }),
@@ -132,8 +61,8 @@ impl Requirement {
     }
 
     #[must_use]
-    pub fn allows(&self, version: &str) -> bool {
-        let order = compare(version, &self.version);
+    pub fn allows(&self, format: PackageFormat, version: &str) -> bool {
+        let order = compare(format, version, &self.version);
         match self.relation {
             Relation::Less => order.is_lt(),
             Relation::LessOrEqual => order.is_le(),
@@ -143,7 +72,7 @@ impl Requirement {
         }
     }
 
-    /// The relation as `dpkg --compare-versions` names it.
+    /// The relation as `dpkg --compare-versions` and test(1) name it.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self.relation {
@@ -173,51 +102,11 @@ impl fmt::Display for Requirement {
 mod tests {
     use super::*;
 
-    /// Pairs and their order, also from dpkg's own test suite (t-version.c).
-    pub(crate) const ORDERED: [(&str, &str, Ordering); 30] = [
-        ("1.0", "1.0", Ordering::Equal),
-        ("0:1.0", "1.0", Ordering::Equal),
-        ("1.0-0", "1.0", Ordering::Equal),
-        ("1.0-", "1.0-0", Ordering::Equal),
-        ("1.00", "1.0", Ordering::Equal),
-        ("0", "00", Ordering::Equal),
-        ("1.9", "1.10", Ordering::Less),
-        ("1.0", "1.0.1", Ordering::Less),
-        ("1.22.1-9", "1.22", Ordering::Greater),
-        ("1:0.1", "9.9", Ordering::Greater),
-        ("2:1", "10:1", Ordering::Less),
-        ("1.0~rc1", "1.0", Ordering::Less),
-        ("1.0~rc1-1", "1.0-1", Ordering::Less),
-        ("1.0~~", "1.0~", Ordering::Less),
-        ("1.0~", "1.0", Ordering::Less),
-        ("1.0~~a", "1.0~", Ordering::Less),
-        ("1.0a", "1.0+", Ordering::Less),
-        ("1.0a", "1.0b", Ordering::Less),
-        ("1.0A", "1.0a", Ordering::Less),
-        ("1.0", "1.0a", Ordering::Less),
-        ("1.0-1", "1.0-1+b1", Ordering::Less),
-        ("1.0-1+deb12u1", "1.0-1+deb12u10", Ordering::Less),
-        ("1.0-1~bpo12+1", "1.0-1", Ordering::Less),
-        ("7.2+dfsg-7+deb12u18", "7.2+dfsg-7+deb12u9", Ordering::Greater),
-        ("1.2-3-4", "1.2-3-5", Ordering::Less),
-        ("1.2-3", "1.2.3", Ordering::Less),
-        ("99999999999999999999999", "100000000000000000000000", Ordering::Less),
-        ("a", "1", Ordering::Greater),
-        ("", "0", Ordering::Equal),
-        ("20240203", "1:20220101", Ordering::Less),
-    ];
-
-    #[test]
-    fn versions_have_the_order_of_dpkg() {
-        for (left, right, order) in ORDERED {
-            assert_eq!(compare(left, right), order, "{left} {right}");
-            assert_eq!(compare(right, left), order.reverse(), "{right} {left}");
-        }
-    }
-
     #[test]
     fn demands_are_read_and_judged() {
-        let allows = |demand: &str, version: &str| Requirement::parse(demand).unwrap().allows(version);
+        let allows = |demand: &str, version: &str| {
+            Requirement::parse(demand).unwrap().allows(PackageFormat::Deb, version)
+        };
         assert!(allows(">=1.22", "1.22.1-9"));
         assert!(allows(">= 1.22", "1.22"));
         assert!(!allows("<2", "2"));
@@ -225,6 +114,9 @@ mod tests {
         assert!(allows("=1.2-3", "0:1.2-3"));
         assert!(!allows("=1.2", "1.2-3"));
         assert!(allows("<=2", "2") && !allows(">2", "2"));
+        // rpm compares releases only where both have one.
+        assert!(Requirement::parse("=1.2").unwrap().allows(PackageFormat::Rpm, "1.2-3.el9"));
+        assert!(!Requirement::parse("=1.2-4").unwrap().allows(PackageFormat::Rpm, "1.2-3.el9"));
         for bad in ["", "1.22", ">=", "=>1", ">= 1 2", "=$(reboot)", "!=1", ">=x"] {
             assert!(Requirement::parse(bad).is_err(), "{bad}");
         }

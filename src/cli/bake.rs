@@ -216,7 +216,7 @@ fn write(record: &Record, baked: &Baked, out: &Path) -> anyhow::Result<()> {
     };
     let map: &BlockMap = &baked.map;
     map.write(&out.join("blocks.map")).map_err(|error| failed("blocks.map", &error))?;
-    let sbom = cyclonedx(record, "deb", &baked.distribution);
+    let sbom = cyclonedx(record);
     std::fs::write(out.join("sbom.cdx.json"), format!("{sbom:#}\n"))
         .map_err(|error| failed("sbom.cdx.json", &error))?;
     std::fs::write(out.join("bakehouse.env"), environment(record))

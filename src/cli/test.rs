@@ -117,12 +117,20 @@ async fn static_checks(
     let at = copy.work.root();
     std::fs::create_dir_all(&at)?;
     let tree = MountedTree::open(&copy.disk, &copy.layout, &at, Access::ReadOnly)?;
-    let seen = tree
-        .root()
-        .map(|root| (acceptance::static_checks(&root, &record.checks), acceptance::has_cloud_init(&root)));
+    let seen = match tree.root() {
+        Ok(root) => {
+            let outcomes = acceptance::static_checks(&root, &record.checks, &session.stop).await;
+            Ok((outcomes, acceptance::has_cloud_init(&root)))
+        }
+        Err(error) => Err(error),
+    };
     let left = Left::These(vec![copy.work.path().display().to_string()]);
     tree.close(&Stop::never()).await.map_err(|error| Failure::of(&error, left))?;
     copy.close()?;
+    if session.stop.is_requested() {
+        let message = "a stop was asked for".to_owned();
+        return Err(Failure::Work { message, left: Left::Nothing }.into());
+    }
     Ok(seen?)
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cloud::{Architecture, ImageId, Place, SnapshotId};
 use crate::plan::{Inputs, Source};
-use crate::provision::InstalledPackage;
+use crate::provision::{InstalledPackage, System};
 use crate::recipe::{BootTest, Check};
 use crate::report::Timing;
 
@@ -46,6 +46,9 @@ pub struct Record {
     pub inputs: Inputs,
     pub source: Source,
     pub disk: Disk,
+    /// The distribution and its release, as they are after the steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<System>,
     pub packages: Vec<InstalledPackage>,
     pub timings: Vec<Timing>,
     /// What a clean-up could not take away.
@@ -209,6 +212,7 @@ pub enum RecordError {
 pub(crate) mod tests {
     use super::*;
     use crate::cloud::{AccountId, Partition, Region};
+    use crate::provision::PackageFormat;
 
     pub(crate) fn record() -> Record {
         let place = Place {
@@ -243,6 +247,11 @@ pub(crate) mod tests {
                 blocks: 4,
                 changed_blocks: 1,
             },
+            system: Some(System {
+                distribution: "debian".into(),
+                release: "12".into(),
+                packages: Some(PackageFormat::Deb),
+            }),
             packages: vec![InstalledPackage {
                 name: "a".into(),
                 version: "1:2-3".into(),
@@ -279,6 +288,14 @@ pub(crate) mod tests {
         let mut value = serde_json::to_value(record()).unwrap();
         value["published"] = serde_json::json!({"region": "eu-west-1"});
         assert!(Record::parse(value.to_string().as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_record_from_before_systems_were_named_is_read() {
+        let mut value = serde_json::to_value(record()).unwrap();
+        value.as_object_mut().unwrap().remove("system");
+        let Ok(read) = Record::parse(value.to_string().as_bytes()) else { panic!("it was not read") };
+        assert_eq!(read, Record { system: None, ..record() });
     }
 
     #[test]

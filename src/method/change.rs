@@ -15,7 +15,7 @@ use crate::host::stop::Stop;
 use crate::ledger::Left;
 use crate::plan::Plan;
 use crate::provision::{
-    ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity, InstalledPackage, SealOptions, StepContext,
+    ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity, Installed, SealOptions, StepContext,
     installed, run_steps, seal,
 };
 use crate::report::Timing;
@@ -23,10 +23,8 @@ use crate::report::Timing;
 /// What was found in a root that was changed.
 #[derive(Debug)]
 pub(super) struct Changed {
-    pub packages: Vec<InstalledPackage>,
+    pub installed: Installed,
     pub timings: Vec<Timing>,
-    /// `debian`, `ubuntu`; empty where the root does not say.
-    pub distribution: String,
 }
 
 /// A root and what is known of the disk that it is on, or will be on.
@@ -151,7 +149,6 @@ async fn change(
         ..StepContext::new(&bench.recipe_dir)
     };
     let steps = run_steps(&chroot, &plan.steps, &context).await;
-    let distribution = crate::provision::Root::facts(&chroot).distribution.clone();
     // Also where a step failed: whoever looks into the root, or goes on with it, enters it anew.
     let left = chroot.leave().await;
     let steps = steps.inspect_err(|failed| *failed_at = failed.number.saturating_sub(1))?;
@@ -164,14 +161,14 @@ async fn change(
     let phase = bench.reporter.phase("sealing");
     let dir = RootDir::open(target.root)
         .map_err(|source| BakeCause::File { path: target.root.to_owned(), source })?;
-    let packages = installed(&dir)?;
+    let installed = installed(&dir, &bench.stop).await?;
     let options = SealOptions { remove: &plan.seal.remove, reporter: &bench.reporter, stop: &bench.stop };
     seal(&dir, options).await?;
     if let Some(layout) = target.layout {
         look_at_boot(&dir, layout, bench).await?;
     }
     timings.push(Timing::new("seal", phase.done()));
-    Ok(Changed { packages, timings, distribution })
+    Ok(Changed { installed, timings })
 }
 
 /// Fails where the image would not boot.

@@ -29,7 +29,7 @@ use crate::host::exec::ExecError;
 use crate::host::stop::Stop;
 use crate::ledger::Left;
 use crate::plan::{MethodKind, Plan};
-use crate::provision::{InstalledError, InstalledPackage, RootError, SealError, StepFailed};
+use crate::provision::{Installed, InstalledError, RootError, SealError, StepFailed};
 use crate::report::{Reporter, Timing};
 
 /// What a bake works with.
@@ -56,10 +56,8 @@ pub struct Baked {
     pub map: BlockMap,
     /// Blocks that were put.
     pub changed: u64,
-    pub packages: Vec<InstalledPackage>,
+    pub installed: Installed,
     pub timings: Vec<Timing>,
-    /// `debian`, `ubuntu`; empty where the root does not say.
-    pub distribution: String,
 }
 
 #[async_trait]

@@ -48,9 +48,8 @@ impl Stored {
             snapshot: self.snapshot,
             map: self.map,
             changed: self.changed,
-            packages: changed.packages,
+            installed: changed.installed,
             timings,
-            distribution: changed.distribution,
         }
     }
 }

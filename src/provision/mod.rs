@@ -8,13 +8,15 @@ mod chroot;
 mod cloud;
 mod installed;
 mod owner;
+mod packages;
 mod root;
 mod seal;
 mod steps;
 
 pub use chroot::{ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity};
 pub use cloud::set_up_cloud;
-pub use installed::{InstalledError, InstalledPackage, installed};
-pub use root::{PackageManager, Root, RootCommand, RootError, RootFacts};
+pub use installed::{Installed, InstalledError, InstalledPackage, PackageFormat, System, installed};
+pub use packages::{Invocation, PackageManager, PackagesError};
+pub use root::{Root, RootCommand, RootError, RootFacts};
 pub use seal::{SealError, SealOptions, Sealed, check_remove, seal};
 pub use steps::{StepContext, StepError, StepFailed, StepTiming, run_steps};

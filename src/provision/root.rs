@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::packages::{self, PackageManager};
 use crate::host::exec::{ExecError, Exit, Stream};
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
@@ -115,7 +116,7 @@ const USUAL: [(&str, &str); 5] = [
 ];
 
 /// What kind of system a root is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RootFacts {
     /// `ID` of os-release: `debian`, `ubuntu`. Empty where the root does not say.
     pub distribution: String,
@@ -124,14 +125,9 @@ pub struct RootFacts {
     /// `VERSION_CODENAME` of os-release: `bookworm`, `noble`.
     pub codename: String,
     /// `None` where the root has none that is known here.
-    pub package_manager: Option<PackageManager>,
+    pub package_manager: Option<&'static dyn PackageManager>,
     /// Whether systemd is the root's first process when it boots.
     pub systemd: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PackageManager {
-    Apt,
 }
 
 impl RootFacts {
@@ -151,16 +147,20 @@ impl RootFacts {
                 Err(source) => return Err(RootError::file("read", path, source)),
             }
         }
-        let is_executable = |path: &&str| {
+        let is_executable = |path: &str| {
             use std::os::unix::fs::PermissionsExt;
             dir.metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
         };
+        let distribution = os_release_value(&os_release, "ID");
+        let like = os_release_value(&os_release, "ID_LIKE");
+        let ids: Vec<&str> = [distribution.as_str()].into_iter().chain(like.split_whitespace()).collect();
+        let has = |program: &str| is_executable(&format!("/usr/bin/{program}"));
         Ok(Self {
-            distribution: os_release_value(&os_release, "ID"),
+            package_manager: packages::find(has, &ids),
             version: os_release_value(&os_release, "VERSION_ID"),
             codename: os_release_value(&os_release, "VERSION_CODENAME"),
-            package_manager: is_executable(&"/usr/bin/apt-get").then_some(PackageManager::Apt),
-            systemd: ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].iter().any(is_executable),
+            systemd: ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].into_iter().any(is_executable),
+            distribution,
         })
     }
 }

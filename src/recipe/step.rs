@@ -62,10 +62,13 @@ impl Step {
     #[must_use]
     pub fn title(&self) -> String {
         let detail = match self {
-            Self::Update(update) => match update.scope() {
-                UpdateScope::Security => "security".to_owned(),
-                UpdateScope::All => "all".to_owned(),
-            },
+            Self::Update(update) => {
+                let scope = match update.scope() {
+                    UpdateScope::Security => "security",
+                    UpdateScope::All => "all",
+                };
+                update.release().map_or(scope.to_owned(), |release| format!("{scope}, from {release}"))
+            }
             Self::Packages(packages) => {
                 let all = [&packages.install, &packages.files, &packages.remove];
                 all.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
@@ -109,6 +112,8 @@ pub enum UpdateScope {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct UpdateTo {
     pub scope: UpdateScope,
+    /// For Amazon Linux 2023 only: the release whose packages to take, `2023.6.20241212`. Unset: the newest.
+    pub release: Option<String>,
     /// Variables for the package manager, besides PATH, HOME, LANG and DEBIAN_FRONTEND: `http_proxy`.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -130,6 +135,15 @@ impl Update {
             Self::Full(to) => to.scope,
         }
     }
+
+    /// The release to update to, where the recipe names one.
+    #[must_use]
+    pub fn release(&self) -> Option<&str> {
+        match self {
+            Self::Scope(_) => None,
+            Self::Full(to) => to.release.as_deref(),
+        }
+    }
 }
 
 /// Packages by name, or as files of the recipe's folder.
@@ -138,7 +152,8 @@ impl Update {
 pub struct Packages {
     #[serde(default)]
     pub install: Vec<String>,
-    /// Package files, relative to the recipe's folder; `*` and `?` as in a shell.
+    /// Package files (.deb or .rpm, as the image's package manager takes them), relative to the recipe's folder; `*`
+    /// and `?` as in a shell.
     #[serde(default)]
     pub files: Vec<String>,
     #[serde(default)]

@@ -96,7 +96,10 @@ async fn packages_come_with_their_dependencies_and_start_nothing() {
     assert!(chain(&failed).contains("fits no file"));
     root.leave().await.unwrap();
 
-    let packages = installed(&bakehouse::host::root_dir::RootDir::open(dir.path()).unwrap()).unwrap();
+    let packages = installed(&bakehouse::host::root_dir::RootDir::open(dir.path()).unwrap(), &Stop::never())
+        .await
+        .unwrap()
+        .packages;
     let version = |name: &str| packages.iter().find(|p| p.name == name).map(|p| p.version.clone());
     assert_eq!(version("app").as_deref(), Some("1.2"));
     assert!(version("netbase").is_some() && version("media-types").is_some() && version("jq").is_none());

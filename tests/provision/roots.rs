@@ -80,35 +80,52 @@ pub async fn unmount(top: &Path) {
     panic!("{} stays busy", top.display());
 }
 
-/// A Debian root with apt, systemd and Python. Every test gets a copy of its own.
+/// A Debian root with apt, systemd and Python.
 pub async fn debian() -> tempfile::TempDir {
     static TAR: OnceCell<PathBuf> = OnceCell::const_new();
-    copy_of(&TAR, "debian-bookworm-1", "python3,systemd,adduser").await
+    let options = ["--include=python3,systemd,adduser"];
+    unpacked(TAR.get_or_init(|| bootstrapped("debian-bookworm-1", &options)).await).await
 }
 
 /// A Debian root with SELinux: its policy and the tools that Debian has beside it.
 pub async fn selinux() -> tempfile::TempDir {
     static TAR: OnceCell<PathBuf> = OnceCell::const_new();
-    copy_of(&TAR, "selinux-bookworm-1", "systemd,selinux-policy-default").await
+    let options = ["--include=systemd,selinux-policy-default"];
+    unpacked(TAR.get_or_init(|| bootstrapped("selinux-bookworm-1", &options)).await).await
 }
 
-/// A root with these packages. Made once for all tests and runs, since that takes half a minute.
-async fn copy_of(tar: &OnceCell<PathBuf>, name: &str, packages: &str) -> tempfile::TempDir {
-    let tar = tar
-        .get_or_init(|| async {
-            let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-            let tar = folder.join(format!("{name}.tar"));
-            if !tar.exists() {
-                let beside = folder.join(format!("{name}-{}.tar", std::process::id()));
-                let include = format!("--include={packages}");
-                let options = ["--mode=root", "--variant=minbase", &include, "bookworm"];
-                let made = Cmd::new("mmdebstrap").args(options).arg(&beside).run(&Stop::never()).await;
-                made.unwrap();
-                std::fs::rename(beside, &tar).unwrap();
-            }
-            tar
-        })
-        .await;
+/// A root with rpm, dnf and zypper, none of whose own packages are rpm's. Its list of those is empty, where other
+/// distributions than Debian have it.
+pub async fn rpm() -> tempfile::TempDir {
+    static TAR: OnceCell<PathBuf> = OnceCell::const_new();
+    let options = [
+        "--include=rpm,dnf,zypper",
+        // Half of its size.
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+    ];
+    let dir = unpacked(TAR.get_or_init(|| bootstrapped("rpm-bookworm-1", &options)).await).await;
+    std::fs::create_dir_all(dir.path().join("etc/rpm")).unwrap();
+    std::fs::write(dir.path().join("etc/rpm/macros"), "%_dbpath /var/lib/rpm\n").unwrap();
+    dir
+}
+
+/// A root as a tar file. Made once for all tests and runs, since that takes half a minute; every test gets a copy of
+/// its own.
+async fn bootstrapped(name: &str, options: &[&str]) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let tar = folder.join(format!("{name}.tar"));
+    if !tar.exists() {
+        let beside = folder.join(format!("{name}-{}.tar", std::process::id()));
+        let make = Cmd::new("mmdebstrap").args(["--mode=root", "--variant=minbase"]).args(options);
+        make.arg("bookworm").arg(&beside).run(&Stop::never()).await.unwrap();
+        std::fs::rename(beside, &tar).unwrap();
+    }
+    tar
+}
+
+async fn unpacked(tar: &Path) -> tempfile::TempDir {
     let dir = tempfile::Builder::new().prefix("bakehouse-debian-").tempdir().unwrap();
     let options = ["--extract", "--numeric-owner", "--xattrs", "--directory"];
     Cmd::new("tar").args(options).arg(dir.path()).arg("--file").arg(tar).run(&Stop::never()).await.unwrap();

@@ -3,22 +3,43 @@
 /// The disk is as large as the recipe, or its base, says.
 pub(super) const DISK_FULL: &str = "; the image's disk is full: set a larger `disk.size`";
 const NO_NETWORK: &str = "; is the network there? packages come from the distribution's mirrors";
+const NOT_FOUND: &str =
+    "; no package source of the image has it: look at how it is spelled, or add its source in a step before";
 
-/// `ENOSPC` as the C library tells it.
-const FULL: &str = "No space left on device";
-/// As apt's methods tell it (methods/connect.cc); a proxy's name that does not resolve is the second.
-const UNREACHED: [&str; 3] = ["Temporary failure resolving", "Could not resolve", "Could not connect"];
-/// What apt's lines begin with: an error, a warning, a fetch that failed, and what follows one. Other programs that
-/// cannot reach their host fetch no packages.
-const APT: [&str; 4] = ["E: ", "W: ", "Err:", "  "];
+/// `ENOSPC` as the C library tells it, and rpm, which looks at the room before it writes.
+const FULL: [&str; 2] = ["No space left on device", "more space on the"];
+/// As apt's methods tell it (methods/connect.cc), and libcurl, by which dnf and zypper fetch; a proxy's name that does
+/// not resolve is the second.
+const UNREACHED: [&str; 6] = [
+    "Temporary failure resolving",
+    "Could not resolve",
+    "Couldn't resolve",
+    "Could not connect",
+    "Couldn't connect",
+    "Failed to connect",
+];
+/// What such lines of package managers begin with; other programs that cannot reach their host fetch no packages. apt:
+/// an error, a warning, a fetch that failed, and what follows one. dnf and zypper after these.
+const FETCH: [&str; 6] = ["E: ", "W: ", "Err:", "  ", "Error message: ", "Error: "];
+/// A name that nothing has: apt, dnf, yum 3, zypper.
+const UNKNOWN: [&str; 5] = [
+    "E: Unable to locate package",
+    "Error: Unable to find a match",
+    "No match for argument: ",
+    "Error: Not tolerating missing names",
+    "No provider of '",
+];
 
 /// What to do about a failure, as the end of a sentence; empty where nothing is known.
 pub(super) fn on(tail: &[String]) -> &'static str {
-    let apt = |line: &String| APT.iter().any(|begin| line.starts_with(begin));
-    if tail.iter().any(|line| line.contains(FULL)) {
+    let says = |line: &String, texts: &[&str]| texts.iter().any(|text| line.contains(text));
+    let begins = |line: &String, texts: &[&str]| texts.iter().any(|text| line.starts_with(text));
+    if tail.iter().any(|line| says(line, &FULL)) {
         DISK_FULL
-    } else if tail.iter().any(|line| apt(line) && UNREACHED.iter().any(|text| line.contains(text))) {
+    } else if tail.iter().any(|line| begins(line, &FETCH) && says(line, &UNREACHED)) {
         NO_NETWORK
+    } else if tail.iter().any(|line| begins(line, &UNKNOWN)) {
+        NOT_FOUND
     } else {
         ""
     }
@@ -59,7 +80,21 @@ mod tests {
             ),
             // Not apt's.
             (&["curl: (6) Could not resolve host: example.org"], ""),
-            (&["E: Unable to locate package no-such-package"], ""),
+            (&["E: Unable to locate package no-such-package"], NOT_FOUND),
+            (&["No match for argument: app", "Error: Unable to find a match: app"], NOT_FOUND),
+            (
+                &["'app' not found in package names. Trying capabilities.", "No provider of 'app' found."],
+                NOT_FOUND,
+            ),
+            (
+                &[
+                    "Errors during downloading metadata for repository 'a':",
+                    "  - Curl error (6): Couldn't resolve host name for http://a/repodata/repomd.xml",
+                ],
+                NO_NETWORK,
+            ),
+            (&["Error code: Connection failed", "Error message: Could not resolve host: a"], NO_NETWORK),
+            (&["  installing package a-1-1.noarch needs 41MB more space on the / filesystem"], DISK_FULL),
             (&[], ""),
         ] {
             let tail: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();

@@ -5,9 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::{Session, StepContext, StepError};
 use crate::host::exec::{Cmd, ExecError, Exit};
+use crate::provision::packages::{self, Invocation, PackageManager};
 use crate::provision::root::{Root, RootCommand, RootError};
 use crate::recipe::Step;
 use crate::report::Event;
+
+/// How often a package manager that asks to be run once more is run: once for itself and once for the rest is usual.
+const ROUNDS: u32 = 3;
 
 pub(super) struct Attempt<'a> {
     pub session: &'a Session<'a>,
@@ -59,15 +63,52 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
+    /// The root's package manager.
+    pub(super) fn package_manager(&self) -> Result<&'static dyn PackageManager, StepError> {
+        self.root().facts().package_manager.ok_or(StepError::Lacks {
+            what: "package manager known to Bakehouse",
+            instead: "it needs apt, dnf, yum or zypper; use a shell step for anything else",
+        })
+    }
+
+    /// Runs a package manager's command. A script that failed where its package is installed all the same is told.
+    pub(super) async fn invoke(&self, invocation: Invocation) -> Result<(), StepError> {
+        let Invocation { name, command, fine, again } = invocation;
+        let mut on_line = |line: &str| {
+            self.line(line);
+            if packages::is_unfinished(line) {
+                self.context().reporter.warning(format!("`{name}`: {}", line.trim()));
+            }
+        };
+        let mut rounds = 1;
+        loop {
+            match self.run_lines(&name, command.clone(), &mut on_line).await {
+                Err(StepError::Failed { code, .. }) if again == Some(code) && rounds < ROUNDS => rounds += 1,
+                Err(StepError::Failed { code, .. }) if fine.contains(&code) => return Ok(()),
+                other => return other,
+            }
+        }
+    }
+
     /// Runs a command in the root, under `name`; an exit code other than 0 is an error.
-    pub(super) async fn run(&self, name: &str, mut command: RootCommand) -> Result<(), StepError> {
+    pub(super) async fn run(&self, name: &str, command: RootCommand) -> Result<(), StepError> {
+        self.run_lines(name, command, &mut |line| self.line(line)).await
+    }
+
+    /// The same, with every line handed over.
+    pub(super) async fn run_lines(
+        &self,
+        name: &str,
+        mut command: RootCommand,
+        on_line: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(), StepError> {
         command.timeout = self.remaining();
         command.env.extend(self.env.clone());
         if let Some(workdir) = self.workdir {
             self.check_workdir(workdir)?;
             workdir.clone_into(&mut command.workdir);
         }
-        let mut on_line = |_, line: &str| self.line(line);
+        let mut on_line = |_, line: &str| on_line(line);
         let result = self.root().run(&command, &self.context().stop, &mut on_line).await;
         self.judge(name, result)
     }
@@ -80,7 +121,7 @@ impl<'a> Attempt<'a> {
         self.judge(name, result.map_err(RootError::from))
     }
 
-    fn line(&self, line: &str) {
+    pub(super) fn line(&self, line: &str) {
         self.context().reporter.emit(Event::Line { step: self.label.to_owned(), text: line.to_owned() });
     }
 
@@ -116,7 +157,7 @@ mod tests {
 
     use async_trait::async_trait;
 
-    use super::super::apt;
+    use super::super::metadata::Metadata;
     use super::*;
     use crate::host::exec::Stream;
     use crate::host::root_dir::RootDir;
@@ -169,7 +210,7 @@ mod tests {
         let facts = RootFacts::read(&dir).unwrap();
         let root = Recorded { dir, facts, commands: Mutex::default() };
         let context = StepContext::new(folder.path());
-        let session = Session { root: &root, context: &context, apt: apt::Lists::default() };
+        let session = Session { root: &root, context: &context, metadata: Metadata::default() };
         let step: Step = serde_json::from_value(step).unwrap();
         let attempt = Attempt::new(&session, "1 step", &step, limit);
         let result = attempt.run("true", RootCommand::new(["true"])).await;

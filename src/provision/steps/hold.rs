@@ -3,9 +3,8 @@
 //! stays as the base had it; without the hold the scripts would fail, or write to a folder that the boot never reads.
 
 use super::{StepContext, StepError};
-use crate::host::stop::Stop;
 use crate::provision::installed::installed;
-use crate::provision::root::{PackageManager, Root, RootCommand};
+use crate::provision::root::Root;
 
 /// Debian's and Ubuntu's packages that write to the EFI system partition when they are configured. Those that only
 /// carry GRUB's modules (grub-efi-amd64-bin) write nothing and are not here.
@@ -24,10 +23,10 @@ const SECTOR_WRITERS: [&str; 1] = ["grub-pc"];
 
 /// Holds those that are installed and gives what it held. Packages that the image's maker holds are left alone.
 pub(super) async fn hold(root: &dyn Root, context: &StepContext) -> Result<Vec<String>, StepError> {
-    if root.facts().package_manager != Some(PackageManager::Apt) {
+    let Some(manager) = root.facts().package_manager else {
         return Ok(Vec::new());
-    }
-    let packages = installed(root.dir())?;
+    };
+    let packages = installed(root.dir(), &context.stop).await?.packages;
     let concerned =
         |name: &str| SECTOR_WRITERS.contains(&name) || (!context.esp_writable && ESP_WRITERS.contains(&name));
     let mut names: Vec<String> =
@@ -36,12 +35,10 @@ pub(super) async fn hold(root: &dyn Root, context: &StepContext) -> Result<Vec<S
     if names.is_empty() {
         return Ok(names);
     }
-    let already = apt_mark(root, "showhold", &[], &context.stop).await?;
-    names.retain(|name| !already.contains(name));
+    let names = manager.hold(root, &names, &context.stop).await?;
     if names.is_empty() {
         return Ok(names);
     }
-    apt_mark(root, "hold", &names, &context.stop).await?;
     context.reporter.note(format!(
         "held at the base's version, since they write boot code outside of the root's files: {}",
         names.join(", ")
@@ -51,31 +48,8 @@ pub(super) async fn hold(root: &dyn Root, context: &StepContext) -> Result<Vec<S
 
 /// Gives them back, after a stop too.
 pub(super) async fn release(root: &dyn Root, held: &[String]) -> Result<(), StepError> {
-    if held.is_empty() {
-        return Ok(());
-    }
-    // A step may have removed one of them: its hold went with it.
-    let still = apt_mark(root, "showhold", &[], &Stop::never()).await?;
-    let still: Vec<String> = held.iter().filter(|name| still.contains(name)).cloned().collect();
-    if !still.is_empty() {
-        apt_mark(root, "unhold", &still, &Stop::never()).await?;
-    }
-    Ok(())
-}
-
-async fn apt_mark(
-    root: &dyn Root,
-    action: &str,
-    names: &[String],
-    stop: &Stop,
-) -> Result<Vec<String>, StepError> {
-    let words = ["apt-mark", action].into_iter().map(str::to_owned);
-    let command = RootCommand::new(words.chain(names.iter().cloned()));
-    let mut lines = Vec::new();
-    let exit = root.run(&command, stop, &mut |_, line| lines.push(line.trim().to_owned())).await?;
-    if exit.success() {
-        Ok(lines)
-    } else {
-        Err(StepError::Failed { command: format!("apt-mark {action}"), code: exit.code, tail: exit.tail })
+    match root.facts().package_manager {
+        Some(manager) if !held.is_empty() => Ok(manager.release(root, held).await?),
+        _ => Ok(()),
     }
 }

@@ -5,16 +5,15 @@
 
 mod advice;
 mod ansible;
-mod apt;
 mod attempt;
 mod files;
 mod hold;
+mod metadata;
 mod modes;
 mod packages;
 mod secrets;
 mod services;
 mod shell;
-mod sources;
 mod update;
 
 use std::collections::BTreeMap;
@@ -27,6 +26,7 @@ use attempt::Attempt;
 use serde::{Deserialize, Serialize};
 
 use super::installed::InstalledError;
+use super::packages::PackagesError;
 use super::root::{Root, RootError};
 use crate::host::stop::Stop;
 use crate::recipe::{Span, Step, Update};
@@ -91,7 +91,7 @@ pub struct StepTiming {
 struct Session<'a> {
     root: &'a dyn Root,
     context: &'a StepContext,
-    apt: apt::Lists,
+    metadata: metadata::Metadata,
 }
 
 /// Runs the steps in their order, and stops at the first that fails.
@@ -130,7 +130,7 @@ async fn run_all(
     steps: &[Step],
     context: &StepContext,
 ) -> Result<Vec<StepTiming>, StepFailed> {
-    let session = Session { root, context, apt: apt::Lists::default() };
+    let session = Session { root, context, metadata: metadata::Metadata::default() };
     let mut done = Vec::new();
     for (index, step) in steps.iter().enumerate().skip(context.from) {
         let (number, name) = (index + 1, context.reporter.masked(&step.title()));
@@ -156,7 +156,7 @@ async fn run_one(session: &Session<'_>, label: &str, step: &Step) -> Result<(), 
     loop {
         let attempt = Attempt::new(session, label, step, limit);
         let result = match step {
-            Step::Update(update) => update::run(&attempt, update.scope()).await,
+            Step::Update(update) => update::run(&attempt, update).await,
             Step::Packages(packages) => packages::run(&attempt, packages).await,
             Step::Files(files) => files::run(&attempt, files),
             Step::Shell(shell) => shell::run(&attempt, shell).await,
@@ -229,6 +229,8 @@ pub enum StepError {
     Root(#[from] RootError),
     #[error(transparent)]
     Installed(#[from] InstalledError),
+    #[error(transparent)]
+    Packages(#[from] PackagesError),
     #[error("the root has no {what}; {instead}")]
     Lacks { what: &'static str, instead: &'static str },
     #[error("`{key}: {value}` {wrong}")]

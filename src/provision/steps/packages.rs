@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
+use super::StepError;
 use super::attempt::Attempt;
-use super::{StepError, apt};
 use crate::host::glob;
 use crate::host::root_dir::RootDir;
+use crate::provision::packages::PackageManager;
 use crate::provision::root::RootError;
 use crate::recipe::Packages;
 
@@ -14,25 +15,21 @@ use crate::recipe::Packages;
 const FILES: &str = "/tmp/bakehouse-packages";
 
 pub(super) async fn run(attempt: &Attempt<'_>, packages: &Packages) -> Result<(), StepError> {
-    apt::needed(attempt)?;
+    let manager = attempt.package_manager()?;
     for (key, names) in [("install", &packages.install), ("remove", &packages.remove)] {
         for name in names {
             check_name(key, name)?;
         }
     }
     let root = attempt.root().dir();
-    let files = copy_files(attempt, &packages.files)?;
+    let files = copy_files(attempt, manager, &packages.files)?;
     let result = async {
         if !packages.install.is_empty() || !files.is_empty() {
-            attempt.session.apt.fetch(attempt).await?;
-            let names = packages.install.iter().chain(&files).map(String::as_str);
-            let command = apt::apt_get(["install", "--"].into_iter().chain(names));
-            attempt.run("apt-get install", command).await?;
+            attempt.session.metadata.fetch(attempt, manager).await?;
+            attempt.invoke(manager.install(&packages.install, &files)).await?;
         }
         if !packages.remove.is_empty() {
-            let names = packages.remove.iter().map(String::as_str);
-            let command = apt::apt_get(["remove", "--"].into_iter().chain(names));
-            attempt.run("apt-get remove", command).await?;
+            attempt.invoke(manager.remove(&packages.remove)).await?;
         }
         Ok(())
     };
@@ -42,7 +39,8 @@ pub(super) async fn run(attempt: &Attempt<'_>, packages: &Packages) -> Result<()
     result
 }
 
-/// A name as sources and apt have it: `nginx`, `libc6:arm64`, `nginx=1.22.1-9`, `nginx/bookworm-backports`.
+/// A name as package managers have it: `nginx`, `nginx-1.22-1.el9`, `libc6:arm64`, `nginx=1.22.1-9`,
+/// `nginx/bookworm-backports`.
 fn check_name(key: &'static str, name: &str) -> Result<(), StepError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "+-._:=/~*?^".contains(c);
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fine) {
@@ -52,7 +50,11 @@ fn check_name(key: &'static str, name: &str) -> Result<(), StepError> {
 }
 
 /// Copies the package files into the root's memory and gives their paths there.
-fn copy_files(attempt: &Attempt<'_>, patterns: &[String]) -> Result<Vec<String>, StepError> {
+fn copy_files(
+    attempt: &Attempt<'_>,
+    manager: &dyn PackageManager,
+    patterns: &[String],
+) -> Result<Vec<String>, StepError> {
     let folder = &attempt.context().recipe_dir;
     let recipe = RootDir::open(folder).map_err(|source| {
         StepError::file("open the recipe's folder", &folder.display().to_string(), source)
@@ -68,8 +70,10 @@ fn copy_files(attempt: &Attempt<'_>, patterns: &[String]) -> Result<Vec<String>,
         }
         for from in found {
             let name = from.rsplit('/').next().unwrap_or_default();
-            if Path::new(name).extension().is_none_or(|extension| extension != "deb") {
-                return Err(StepError::recipe("files", &from, "is not a .deb file"));
+            let kind = manager.format().extension();
+            if Path::new(name).extension().is_none_or(|extension| extension != kind) {
+                let wrong = format!("is not a .{kind} file, which is what {} installs", manager.program());
+                return Err(StepError::recipe("files", &from, wrong));
             }
             let to = format!("{FILES}/{name}");
             if paths.contains(&to) {

@@ -1,40 +1,97 @@
 //! `update`: brings the root's packages up to date.
 
+use super::StepError;
 use super::attempt::Attempt;
-use super::{StepError, apt, sources};
-use crate::provision::root::RootError;
-use crate::recipe::UpdateScope;
+use crate::provision::packages::{Invocation, PackageManager};
+use crate::provision::root::RootFacts;
+use crate::recipe::{Update, UpdateScope};
 
-/// In memory: /run is a tmpfs while steps run.
-const SECURITY: &str = "/run/bakehouse/security";
+/// What Amazon Linux 2023 calls its newest release.
+const LATEST: &str = "latest";
 
-pub(super) async fn run(attempt: &Attempt<'_>, scope: UpdateScope) -> Result<(), StepError> {
-    apt::needed(attempt)?;
-    attempt.session.apt.fetch(attempt).await?;
-    match scope {
-        UpdateScope::All => attempt.run("apt-get full-upgrade", apt::apt_get(["full-upgrade"])).await,
-        UpdateScope::Security => security(attempt).await,
+pub(super) async fn run(attempt: &Attempt<'_>, update: &Update) -> Result<(), StepError> {
+    let manager = attempt.package_manager()?;
+    let release = release(attempt.root().facts(), update.release())?;
+    attempt.session.metadata.fetch(attempt, manager).await?;
+    if update.scope() == UpdateScope::Security
+        && let Some(list) = manager.advisories(release)
+    {
+        look_for_advisories(attempt, manager, list).await?;
+    }
+    attempt.invoke(manager.update(attempt.root(), update.scope(), release)?).await
+}
+
+/// Amazon Linux 2023 gets packages from the release that the image has, for ever the same ones, unless the command
+/// names another.
+fn release<'a>(facts: &RootFacts, wanted: Option<&'a str>) -> Result<Option<&'a str>, StepError> {
+    let locked = facts.distribution == "amzn" && facts.version == "2023";
+    match wanted {
+        Some(release) if !locked => {
+            let found = format!("{} {}", facts.distribution, facts.version);
+            let found =
+                if found.trim().is_empty() { "a system that does not say what it is" } else { found.trim() };
+            let wrong =
+                format!("is a release of Amazon Linux 2023, and the root is {found}; leave `release` out");
+            Err(StepError::recipe("release", release, wrong))
+        }
+        None if locked => Ok(Some(LATEST)),
+        wanted => Ok(wanted),
     }
 }
 
-/// apt sees nothing but the security suites, so what it installs can come from nowhere else. The lists of all suites
-/// were fetched; those of the ones it does not see stay unread.
-async fn security(attempt: &Attempt<'_>) -> Result<(), StepError> {
-    let root = attempt.root().dir();
-    let Some(security) = sources::security(root)? else {
-        return Err(StepError::Lacks {
-            what: "package source whose suite is for security updates (bookworm-security, noble-security)",
-            instead: "add one, or use `update: all`",
-        });
-    };
-    root.make_dirs(SECURITY, 0o755)
-        .and_then(|()| root.write(&format!("{SECURITY}/security.list"), security.list.as_bytes(), 0o644))
-        .and_then(|()| {
-            root.write(&format!("{SECURITY}/security.sources"), security.sources.as_bytes(), 0o644)
-        })
-        .map_err(|source| RootError::file("write", SECURITY, source))?;
-    let parts = format!("Dir::Etc::SourceParts={SECURITY}");
-    // A new kernel is a new package that the installed one of a fixed name depends on.
-    let args = ["-o", "Dir::Etc::SourceList=/dev/null", "-o", &parts, "--with-new-pkgs", "upgrade"];
-    attempt.run("apt-get upgrade", apt::apt_get(args)).await
+/// Says where an update for security will find nothing, since no source tells what is for security (CentOS Stream's
+/// do not): that looks like an image without a hole.
+async fn look_for_advisories(
+    attempt: &Attempt<'_>,
+    manager: &dyn PackageManager,
+    list: Invocation,
+) -> Result<(), StepError> {
+    // dnf: `Important/Sec.`; dnf5 and zypper have a column that says `security`.
+    let tells = |line: &str| line.contains("Sec.") || line.to_ascii_lowercase().contains("security");
+    let mut found = false;
+    attempt.run_lines(&list.name, list.command, &mut |line| found |= tells(line)).await?;
+    if !found {
+        attempt.context().reporter.warning(format!(
+            "{} knows of no security update for any package of the image, not even one that is installed: \
+             its package sources may not say which updates are for security; then use `update: all`",
+            manager.program()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(distribution: &str, version: &str) -> RootFacts {
+        RootFacts {
+            distribution: distribution.into(),
+            version: version.into(),
+            codename: String::new(),
+            package_manager: None,
+            systemd: true,
+        }
+    }
+
+    #[test]
+    fn only_amazon_linux_2023_has_releases_to_choose() {
+        let amazon = facts("amzn", "2023");
+        assert_eq!(release(&amazon, None).unwrap(), Some("latest"));
+        assert_eq!(release(&amazon, Some("2023.6.20241212")).unwrap(), Some("2023.6.20241212"));
+        assert_eq!(release(&facts("amzn", "2"), None).unwrap(), None);
+        assert_eq!(release(&facts("debian", "12"), None).unwrap(), None);
+        for (other, named) in [
+            (facts("debian", "12"), "debian 12"),
+            (facts("amzn", "2"), "amzn 2"),
+            (facts("", ""), "a system that"),
+        ] {
+            let error = release(&other, Some("2023.6.20241212")).unwrap_err().to_string();
+            assert!(
+                error.starts_with("`release: 2023.6.20241212` is a release of Amazon Linux 2023"),
+                "{error}"
+            );
+            assert!(error.contains(named), "{error}");
+        }
+    }
 }

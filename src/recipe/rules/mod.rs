@@ -86,6 +86,7 @@ const RULES: &[(&str, Rule)] = &[
     ("method", Whole(whole::method)),
     ("disk.filesystem", Whole(whole::filesystem)),
     ("disk.encrypt", Whole(whole::encrypt)),
+    ("provision.*.update.release", Text(word::release)),
     ("provision.*.update.env.*", Key(word::environment)),
     ("provision.*.update.workdir", Text(word::absolute)),
     ("provision.*.packages", Whole(whole::packages)),

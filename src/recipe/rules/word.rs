@@ -193,9 +193,25 @@ pub(super) fn constraint(text: &str) -> Verdict {
     // The longer signs first, since the shorter ones begin them.
     let version = [">=", "<=", "=", ">", "<"].iter().find_map(|sign| text.strip_prefix(sign));
     let good = version.map(str::trim).is_some_and(|version| {
-        made_of(version, |c| c.is_ascii_digit(), |c| alphanumeric(c) || ".+~:-".contains(c))
+        made_of(version, |c| c.is_ascii_digit(), |c| alphanumeric(c) || ".+~^_:-".contains(c))
     });
     require(good, text, "a version to compare with", "begin it with >=, <=, =, > or <, in quotes: \">=1.22\"")
+}
+
+/// A release of Amazon Linux 2023: its name, a number and a day.
+pub(super) fn release(text: &str) -> Verdict {
+    let parts: Vec<&str> = text.split('.').collect();
+    let digits = |part: &str, longest: usize| {
+        (1..=longest).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let good =
+        matches!(parts[..], ["2023", number, day] if digits(number, 4) && day.len() == 8 && digits(day, 8));
+    require(
+        good,
+        text,
+        "a release of Amazon Linux 2023",
+        "write its three parts in quotes: \"2023.6.20241212\"; without the key it is the newest",
+    )
 }
 
 pub(super) fn unit(text: &str) -> Verdict {
@@ -368,6 +384,21 @@ mod tests {
             constraint,
             &[">=1.22", "< 2", "=1:2~rc1-3", ">1"],
             &["1.22", ">=", "==1", "~1", ">= ;x", ">=x"],
+        );
+        table(constraint, &[">=1.0^git1-2.el9_3"], &[]);
+        table(
+            release,
+            &["2023.6.20241212", "2023.10.20260105"],
+            &[
+                "",
+                "latest",
+                "2023",
+                "2023.6",
+                "2023.6.2024121",
+                "2023.6.20241212.0",
+                "2022.0.20220101",
+                "2023..20241212",
+            ],
         );
     }
 

@@ -1,12 +1,12 @@
 //! What a root's packages are fetched from, sources.list(5): both formats, and the part of it that is security
 //! updates.
 
-use std::io;
-
-use super::StepError;
-use crate::host::glob;
 use crate::host::root_dir::RootDir;
 use crate::provision::root::RootError;
+
+/// The files that name sources.
+pub(super) const FILES: [&str; 3] =
+    ["/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources"];
 
 /// The same sources with nothing but security suites, as the two formats' files.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,15 +15,10 @@ pub(super) struct Security {
     pub sources: String,
 }
 
-/// All of the sources, for telling whether they changed.
-pub(super) fn text(root: &RootDir) -> Result<String, StepError> {
-    Ok(files(root)?.into_iter().map(|(path, text)| format!("{path}\n{text}\n")).collect())
-}
-
 /// The security suites among the root's sources. `None` where there is none.
-pub(super) fn security(root: &RootDir) -> Result<Option<Security>, StepError> {
+pub(super) fn security(root: &RootDir) -> Result<Option<Security>, RootError> {
     let mut found = Security::default();
-    for (path, text) in files(root)? {
+    for (path, text) in super::super::read(root, &FILES)? {
         if path.ends_with(".sources") {
             found.sources.push_str(&stanzas(&text));
         } else {
@@ -31,24 +26,6 @@ pub(super) fn security(root: &RootDir) -> Result<Option<Security>, StepError> {
         }
     }
     Ok((found != Security::default()).then_some(found))
-}
-
-fn files(root: &RootDir) -> Result<Vec<(String, String)>, StepError> {
-    let mut paths = vec!["/etc/apt/sources.list".to_owned()];
-    for pattern in ["/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources"] {
-        paths.extend(
-            glob::expand(root, pattern).map_err(|source| RootError::file("look for", pattern, source))?,
-        );
-    }
-    let mut files = Vec::new();
-    for path in paths {
-        match root.read_text(&path) {
-            Ok(text) => files.push((path, text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(RootError::file("read", &path, source).into()),
-        }
-    }
-    Ok(files)
 }
 
 /// Debian: `bookworm-security`, until buster `buster/updates`. Ubuntu: `noble-security`, `noble-infra-security`.
@@ -169,10 +146,8 @@ mod tests {
         root.make_dirs("/etc/apt/sources.list.d", 0o755).unwrap();
         root.write("/etc/apt/sources.list", b"deb http://a bookworm main\n", 0o644).unwrap();
         assert_eq!(security(&root).unwrap(), None);
-        let before = super::text(&root).unwrap();
         root.write("/etc/apt/sources.list.d/s.list", b"deb http://a bookworm-security main\n", 0o644)
             .unwrap();
         assert!(security(&root).unwrap().is_some());
-        assert_ne!(super::text(&root).unwrap(), before);
     }
 }

@@ -1,0 +1,141 @@
+//! rpm's list of packages: a database in one of three formats, by age Berkeley DB (until Red Hat Enterprise Linux 8 and
+//! Amazon Linux 2), ndb (SUSE) and SQLite.
+//!
+//! The host's rpm reads a copy of it. Debian's reads all three, whatever it would write itself. The root's own rpm is
+//! not asked, since the root may be of another architecture, or one that is only looked at and whose programs must not
+//! run; nor is the host's given the root's folder, since a link there could lead out of it, and SQLite writes beside
+//! what it reads, which on a read-only mount fails.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{InstalledError, InstalledPackage};
+use crate::host::exec::{Cmd, ExecError};
+use crate::host::root_dir::RootDir;
+use crate::host::stop::Stop;
+
+/// Where rpm keeps it: Fedora since its release 36 and SUSE, then all others.
+const FOLDERS: [&str; 2] = ["/usr/lib/sysimage/rpm", "/var/lib/rpm"];
+
+/// The files of each format that hold packages; the first must be there. The second of SQLite's is what was written
+/// last, where whoever wrote it was ended before it went into the first.
+const FORMATS: [&[&str]; 3] =
+    [&["rpmdb.sqlite", "rpmdb.sqlite-wal"], &["Packages.db", "Index.db"], &["Packages"]];
+
+/// 10,000 packages make about 400 MiB.
+const LARGEST: u64 = 1 << 30;
+
+/// Name, version with its epoch, architecture.
+const FIELDS: &str = "%{NAME}\\t%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\t%{ARCH}\\n";
+
+/// Not a package: a key that signatures are checked with.
+const KEY: &str = "gpg-pubkey";
+
+/// `None` where the root has no such list.
+pub(super) async fn list(
+    root: &RootDir,
+    stop: &Stop,
+) -> Result<Option<Vec<InstalledPackage>>, InstalledError> {
+    let Some((folder, files)) = find(root) else {
+        return Ok(None);
+    };
+    let path = format!("{folder}/{}", files[0]);
+    let copy = tempfile::tempdir().map_err(|source| InstalledError::Copy { source })?;
+    for file in files {
+        copy_file(root, &format!("{folder}/{file}"), &copy.path().join(file))?;
+    }
+    // Nothing of whoever runs this: rpm reads settings from the home folder.
+    let command = Cmd::new("rpm")
+        .clear_env()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", copy.path())
+        .env("LC_ALL", "C.UTF-8")
+        .arg("--dbpath")
+        .arg(copy.path())
+        .args(["--query", "--all", "--nosignature", "--nodigest", "--queryformat", FIELDS])
+        .timeout(Duration::from_secs(5 * 60));
+    let output = match command.run(stop).await {
+        Ok(output) => output,
+        Err(ExecError::Missing { .. }) => return Err(InstalledError::NoRpm),
+        Err(source) => return Err(InstalledError::Rpm { path, source }),
+    };
+    // What of a database it cannot read it leaves out, and says so, and that is a success.
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if let Some(what) = complaint.lines().find_map(|line| line.strip_prefix("error: ")) {
+        return Err(InstalledError::Damaged { path, what: what.to_owned() });
+    }
+    parse(&output.text()).map(Some).ok_or_else(|| InstalledError::Damaged {
+        path,
+        what: "a package has no name, version or architecture".to_owned(),
+    })
+}
+
+fn find(root: &RootDir) -> Option<(&'static str, &'static [&'static str])> {
+    let all = FOLDERS.into_iter().flat_map(|folder| FORMATS.map(|files| (folder, files)));
+    let is_file = |path: &str| root.metadata(path).is_ok_and(|found| found.is_file());
+    all.into_iter().find(|(folder, files)| is_file(&format!("{folder}/{}", files[0])))
+}
+
+/// A file that is not there is left out.
+fn copy_file(root: &RootDir, path: &str, to: &Path) -> Result<(), InstalledError> {
+    let from = match root.open_file(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(InstalledError::Read { path: path.to_owned(), source }),
+    };
+    let length =
+        from.metadata().map_err(|source| InstalledError::Read { path: path.to_owned(), source })?.len();
+    if length > LARGEST {
+        return Err(InstalledError::Large { path: path.to_owned() });
+    }
+    let mut to = File::create_new(to).map_err(|source| InstalledError::Copy { source })?;
+    io::copy(&mut from.take(LARGEST), &mut to).map_err(|source| InstalledError::Copy { source })?;
+    Ok(())
+}
+
+fn parse(lines: &str) -> Option<Vec<InstalledPackage>> {
+    let package = |line: &str| {
+        let mut fields = line.split('\t').map(str::to_owned);
+        let package =
+            InstalledPackage { name: fields.next()?, version: fields.next()?, architecture: fields.next()? };
+        let whole = !package.name.is_empty() && !package.version.is_empty() && fields.next().is_none();
+        whole.then_some(package)
+    };
+    let lines = lines.lines().filter(|line| line.split('\t').next() != Some(KEY));
+    lines.map(package).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_no_packages_and_a_line_that_is_none_is_seen() {
+        let text = "bash\t5.1.8-9.el9\tx86_64\ngpg-pubkey\t1-2\t(none)\nbind\t32:9.16-1\tx86_64\n";
+        let packages = parse(text).unwrap();
+        assert_eq!(packages.len(), 2);
+        assert_eq!((packages[1].name.as_str(), packages[1].version.as_str()), ("bind", "32:9.16-1"));
+        assert_eq!(parse("bash\t1-1\n"), None);
+        assert_eq!(parse(""), Some(Vec::new()));
+    }
+
+    #[test]
+    fn the_list_is_found_where_it_is_and_links_do_not_lead_out() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("outside"), "secret").unwrap();
+        let top = dir.path().join("root");
+        std::fs::create_dir_all(top.join("var/lib/rpm")).unwrap();
+        let root = RootDir::open(&top).unwrap();
+        assert!(find(&root).is_none());
+        std::os::unix::fs::symlink(dir.path().join("outside"), top.join("var/lib/rpm/rpmdb.sqlite")).unwrap();
+        assert!(find(&root).is_none());
+        std::fs::write(top.join("var/lib/rpm/Packages"), "").unwrap();
+        assert_eq!(find(&root).unwrap(), ("/var/lib/rpm", FORMATS[2]));
+        // As on Fedora, where the old folder is a link to the new.
+        std::fs::create_dir_all(top.join("usr/lib/sysimage/rpm")).unwrap();
+        std::fs::write(top.join("usr/lib/sysimage/rpm/rpmdb.sqlite"), "").unwrap();
+        assert_eq!(find(&root).unwrap(), ("/usr/lib/sysimage/rpm", FORMATS[0]));
+    }
+}
