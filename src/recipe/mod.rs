@@ -29,7 +29,10 @@ pub use schema::schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use size::Size;
-pub use step::{Ansible, Files, Packages, SecretFrom, Services, Shell, Step, Update, UpdateScope, UpdateTo};
+pub use step::{
+    Ansible, Files, Limits, Packages, SecretFrom, Services, Shell, Step, StepKind, Update, UpdateScope,
+    UpdateTo,
+};
 
 use crate::cloud::Architecture;
 

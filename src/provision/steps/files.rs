@@ -7,11 +7,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use async_trait::async_trait;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
-use super::StepError;
 use super::attempt::Attempt;
 use super::modes::Modes;
+use super::{Runs, StepError};
 use crate::host::root_dir::RootDir;
 use crate::provision::owner;
 use crate::provision::root::RootError;
@@ -27,42 +28,46 @@ struct Copy<'a> {
     attempt: &'a Attempt<'a>,
 }
 
-pub(super) fn run(attempt: &Attempt<'_>, files: &Files) -> Result<(), StepError> {
-    let context = attempt.context();
-    check_from("from", &files.from)?;
-    check_to(&files.to)?;
-    let recipe = RootDir::open(&context.recipe_dir).map_err(|source| {
-        StepError::file("open the recipe's folder", &context.recipe_dir.display().to_string(), source)
-    })?;
-    let root = attempt.root().dir();
-    let owner = match files.owner.as_deref() {
-        None => Some((0, 0)),
-        Some("keep") => None,
-        Some(name) => Some(
-            owner::ids(root, name).map_err(|error| StepError::recipe("owner", name, error.to_string()))?,
-        ),
-    };
-    let copy = Copy { from: &recipe, to: root, owner, modes: Modes::new(files)?, attempt };
-    let is_folder = recipe
-        .metadata(&files.from)
-        .map_err(|source| StepError::file("read the recipe's", &files.from, source))?
-        .is_dir();
-    let name = files.from.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let content = is_folder && (files.from.ends_with('/') || name == "." || name.is_empty());
-    if files.from.ends_with('/') && !is_folder {
-        return Err(StepError::recipe("from", &files.from, "is not a folder"));
+#[async_trait]
+impl Runs for Files {
+    async fn run(&self, attempt: &Attempt<'_>) -> Result<(), StepError> {
+        let context = attempt.context();
+        check_from("from", &self.from)?;
+        check_to(&self.to)?;
+        let recipe = RootDir::open(&context.recipe_dir).map_err(|source| {
+            StepError::file("open the recipe's folder", &context.recipe_dir.display().to_string(), source)
+        })?;
+        let root = attempt.root().dir();
+        let owner = match self.owner.as_deref() {
+            None => Some((0, 0)),
+            Some("keep") => None,
+            Some(name) => Some(
+                owner::ids(root, name)
+                    .map_err(|error| StepError::recipe("owner", name, error.to_string()))?,
+            ),
+        };
+        let copy = Copy { from: &recipe, to: root, owner, modes: Modes::new(self)?, attempt };
+        let is_folder = recipe
+            .metadata(&self.from)
+            .map_err(|source| StepError::file("read the recipe's", &self.from, source))?
+            .is_dir();
+        let name = self.from.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let content = is_folder && (self.from.ends_with('/') || name == "." || name.is_empty());
+        if self.from.ends_with('/') && !is_folder {
+            return Err(StepError::recipe("from", &self.from, "is not a folder"));
+        }
+        let to =
+            if self.to.ends_with('/') && !content { format!("{}{name}", self.to) } else { self.to.clone() };
+        let above = to.trim_end_matches('/').rsplit_once('/').map_or("", |(above, _)| above);
+        copy.make_folders(above)?;
+        // A file that is named by itself is known to patterns by its name.
+        let below = if is_folder { "" } else { name };
+        copy.entry(self.from.trim_end_matches('/'), to.trim_end_matches('/'), below, true)?;
+        if let Some(warning) = copy.modes.done()? {
+            context.reporter.warning(warning);
+        }
+        Ok(())
     }
-    let to =
-        if files.to.ends_with('/') && !content { format!("{}{name}", files.to) } else { files.to.clone() };
-    let above = to.trim_end_matches('/').rsplit_once('/').map_or("", |(above, _)| above);
-    copy.make_folders(above)?;
-    // A file that is named by itself is known to patterns by its name.
-    let below = if is_folder { "" } else { name };
-    copy.entry(files.from.trim_end_matches('/'), to.trim_end_matches('/'), below, true)?;
-    if let Some(warning) = copy.modes.done()? {
-        context.reporter.warning(warning);
-    }
-    Ok(())
 }
 
 /// A path in the recipe's folder: relative, without `..`.
