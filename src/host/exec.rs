@@ -439,7 +439,7 @@ fn shown(tail: &[String]) -> String {
 }
 
 /// Which Debian package brings a program.
-const HINTS: [(&str, &str); 21] = [
+const HINTS: [(&str, &str); 22] = [
     ("mmdebstrap", "mmdebstrap"),
     ("sfdisk", "fdisk"),
     ("blkid", "util-linux"),
@@ -461,6 +461,7 @@ const HINTS: [(&str, &str); 21] = [
     ("qemu-img", "qemu-utils"),
     ("xorriso", "xorriso"),
     ("ansible-playbook", "ansible-core"),
+    ("rpm", "rpm"),
 ];
 
 /// For the error that says that a program is missing.

@@ -2,6 +2,7 @@
 //! read-only, and on one of another architecture.
 
 mod dpkg;
+mod ndb;
 mod rpm;
 
 use std::io;
@@ -114,10 +115,6 @@ pub enum InstalledError {
     Large { path: String },
     #[error("cannot copy the root's package database to a temporary folder of the host")]
     Copy { source: io::Error },
-    #[error(
-        "the root's packages are listed in an rpm database, and the host has no `rpm` to read it; install the package rpm"
-    )]
-    NoRpm,
     #[error("cannot list the packages in {path} of the root")]
     Rpm { path: String, source: ExecError },
     #[error("{path} of the root is damaged: {what}")]

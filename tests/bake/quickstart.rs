@@ -21,6 +21,8 @@ fn two_layers_are_baked_checked_and_booted() {
         (record["disk"]["changed-blocks"].as_u64().unwrap(), record["disk"]["blocks"].as_u64().unwrap());
     assert!(changed > 0 && changed < blocks / 4, "{changed} of {blocks}");
     assert!(record["packages"].as_array().unwrap().iter().any(|package| package["name"] == "nginx"));
+    let system = serde_json::json!({ "distribution": "debian", "release": "12", "packages": "deb" });
+    assert_eq!(record["system"], system);
     for beside in ["blocks.map", "bakehouse.env", "events.jsonl", "sbom.cdx.json"] {
         assert!(yard.out("web").join(beside).exists(), "{beside}");
     }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use bakehouse::acceptance::{Status, static_checks};
+use bakehouse::acceptance::{Script, Status, find_answer, static_checks};
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::root_dir::RootDir;
 use bakehouse::host::stop::Stop;
-use bakehouse::provision::{ChrootRoot, Installed, PackageFormat, Root, installed};
+use bakehouse::provision::{ChrootRoot, Installed, PackageFormat, Root, RootCommand, installed};
 use bakehouse::recipe::Check;
 use serde_json::json;
 
@@ -214,7 +214,7 @@ async fn yums_words_are_understood() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_what_a_package_manager_started() {
+async fn sources_without_advisories_are_told_and_a_stop_ends_what_was_started() {
     if !possible() {
         return;
     }
@@ -224,6 +224,10 @@ async fn a_stop_ends_what_a_package_manager_started() {
     repository::index(&dir.path().join("srv/source"), &[]).await;
     let root = enter(dir.path()).await;
     let mut recipe = Recipe::new();
+    run(&recipe, &root, json!([{"update": "security"}])).await;
+    let shown = recipe.shown.text();
+    assert!(shown.contains("dnf knows of no security update for any package of the image"), "{shown}");
+
     let stop = Stop::never();
     recipe.context.stop = stop.clone();
     let started = dir.path().join("var/started");
@@ -319,10 +323,10 @@ async fn checks_of_packages_ask_rpms_list() {
     ]);
     let checks: Vec<Check> = serde_json::from_value(checks).unwrap();
     let outcomes = static_checks(&RootDir::open(dir.path()).unwrap(), &checks, &Stop::never()).await;
-    let reasons: Vec<&str> = outcomes
-        .iter()
-        .map(|outcome| match &outcome.status {
-            Status::Passed => "",
+    let reasons: Vec<String> = outcomes
+        .into_iter()
+        .map(|outcome| match outcome.status {
+            Status::Passed => String::new(),
             Status::Failed(reason) | Status::NotJudged(reason) => reason,
         })
         .collect();
@@ -338,6 +342,8 @@ async fn checks_of_packages_ask_rpms_list() {
         "is installed, version 1-1",
     ];
     assert_eq!(reasons, wanted);
+    // The running machine says the same.
+    assert_eq!(answers(dir.path(), &checks).await, wanted);
 
     // A list that is damaged is told as that.
     std::fs::write(dir.path().join("var/lib/rpm/rpmdb.sqlite"), [7; 5000]).unwrap();
@@ -345,4 +351,33 @@ async fn checks_of_packages_ask_rpms_list() {
     let Status::Failed(reason) = &outcomes[0].status else { panic!("{:?}", outcomes[0]) };
     assert!(reason.contains("cannot list the packages in /var/lib/rpm/rpmdb.sqlite of the root"), "{reason}");
     assert!(reason.contains("file is not a database"), "{reason}");
+}
+
+/// What the script for running machines says of each check when it runs in a root.
+async fn answers(dir: &Path, checks: &[Check]) -> Vec<String> {
+    // In the root that this one is made of the list of dpkg is the one that counts.
+    std::fs::write(dir.join("var/lib/dpkg/status"), "").unwrap();
+    let nonce = "0123456789abcdef";
+    let script = Script { checks, nonce, deadline: u64::from(u32::MAX), console: Some("/root/console") };
+    std::fs::write(dir.join("root/checks"), script.text().unwrap()).unwrap();
+    let root = enter(dir).await;
+    let stop = Stop::never();
+    let command = RootCommand::new(["/bin/sh", "/root/checks", "run"]);
+    let mut on_line = |_, _: &str| {};
+    let answer = async {
+        loop {
+            let text = std::fs::read(dir.join("root/console")).unwrap_or_default();
+            if let Some(answer) = find_answer(&text, nonce) {
+                // It repeats its answer until it is ended.
+                stop.request(libc::SIGTERM);
+                return answer;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let (ended, mut answer) = tokio::join!(root.run(&command, &stop, &mut on_line), answer);
+    assert!(ended.is_err(), "{ended:?}");
+    root.leave().await.unwrap();
+    answer.checks.sort_by_key(|judged| judged.index);
+    answer.checks.into_iter().map(|judged| judged.message).collect()
 }

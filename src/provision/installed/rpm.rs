@@ -1,28 +1,29 @@
 //! rpm's list of packages: a database in one of three formats, by age Berkeley DB (until Red Hat Enterprise Linux 8 and
 //! Amazon Linux 2), ndb (SUSE) and SQLite.
 //!
-//! The host's rpm reads a copy of it. Debian's reads all three, whatever it would write itself. The root's own rpm is
-//! not asked, since the root may be of another architecture, or one that is only looked at and whose programs must not
-//! run; nor is the host's given the root's folder, since a link there could lead out of it, and SQLite writes beside
-//! what it reads, which on a read-only mount fails.
+//! The host's rpm reads a copy of the first and the last, whichever it would write itself; ndb is read by [`ndb`]. The
+//! root's own rpm is not asked, since the root may be of another architecture, or one that is only looked at and whose
+//! programs must not run; nor is the host's given the root's folder, since a link there could lead out of it, and SQLite
+//! writes beside what it reads, which on a read-only mount fails.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{InstalledError, InstalledPackage};
-use crate::host::exec::{Cmd, ExecError};
+use super::{InstalledError, InstalledPackage, ndb};
+use crate::host::exec::Cmd;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 
 /// Where rpm keeps it: Fedora since its release 36 and SUSE, then all others.
 const FOLDERS: [&str; 2] = ["/usr/lib/sysimage/rpm", "/var/lib/rpm"];
 
+const NDB: &str = "Packages.db";
+
 /// The files of each format that hold packages; the first must be there. The second of SQLite's is what was written
 /// last, where whoever wrote it was ended before it went into the first.
-const FORMATS: [&[&str]; 3] =
-    [&["rpmdb.sqlite", "rpmdb.sqlite-wal"], &["Packages.db", "Index.db"], &["Packages"]];
+const FORMATS: [&[&str]; 3] = [&["rpmdb.sqlite", "rpmdb.sqlite-wal"], &[NDB], &["Packages"]];
 
 /// 10,000 packages make about 400 MiB.
 const LARGEST: u64 = 1 << 30;
@@ -42,6 +43,29 @@ pub(super) async fn list(
         return Ok(None);
     };
     let path = format!("{folder}/{}", files[0]);
+    let packages = match files[0] {
+        NDB => with_ndb(root, path)?,
+        _ => ask_rpm(root, folder, files, path, stop).await?,
+    };
+    Ok(Some(packages.into_iter().filter(|package| package.name != KEY).collect()))
+}
+
+fn with_ndb(root: &RootDir, path: String) -> Result<Vec<InstalledPackage>, InstalledError> {
+    let file = root.open_file(&path);
+    file.and_then(|file| ndb::packages(&file)).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => InstalledError::Damaged { path, what: source.to_string() },
+        io::ErrorKind::UnexpectedEof => InstalledError::Damaged { path, what: "it ends too soon".to_owned() },
+        _ => InstalledError::Read { path, source },
+    })
+}
+
+async fn ask_rpm(
+    root: &RootDir,
+    folder: &str,
+    files: &[&str],
+    path: String,
+    stop: &Stop,
+) -> Result<Vec<InstalledPackage>, InstalledError> {
     let copy = tempfile::tempdir().map_err(|source| InstalledError::Copy { source })?;
     for file in files {
         copy_file(root, &format!("{folder}/{file}"), &copy.path().join(file))?;
@@ -58,7 +82,6 @@ pub(super) async fn list(
         .timeout(Duration::from_secs(5 * 60));
     let output = match command.run(stop).await {
         Ok(output) => output,
-        Err(ExecError::Missing { .. }) => return Err(InstalledError::NoRpm),
         Err(source) => return Err(InstalledError::Rpm { path, source }),
     };
     // What of a database it cannot read it leaves out, and says so, and that is a success.
@@ -66,7 +89,7 @@ pub(super) async fn list(
     if let Some(what) = complaint.lines().find_map(|line| line.strip_prefix("error: ")) {
         return Err(InstalledError::Damaged { path, what: what.to_owned() });
     }
-    parse(&output.text()).map(Some).ok_or_else(|| InstalledError::Damaged {
+    parse(&output.text()).ok_or_else(|| InstalledError::Damaged {
         path,
         what: "a package has no name, version or architecture".to_owned(),
     })
@@ -103,8 +126,7 @@ fn parse(lines: &str) -> Option<Vec<InstalledPackage>> {
         let whole = !package.name.is_empty() && !package.version.is_empty() && fields.next().is_none();
         whole.then_some(package)
     };
-    let lines = lines.lines().filter(|line| line.split('\t').next() != Some(KEY));
-    lines.map(package).collect()
+    lines.lines().map(package).collect()
 }
 
 #[cfg(test)]
@@ -112,8 +134,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_no_packages_and_a_line_that_is_none_is_seen() {
-        let text = "bash\t5.1.8-9.el9\tx86_64\ngpg-pubkey\t1-2\t(none)\nbind\t32:9.16-1\tx86_64\n";
+    fn a_line_that_is_no_package_is_seen() {
+        let text = "bash\t5.1.8-9.el9\tx86_64\nbind\t32:9.16-1\tx86_64\n";
         let packages = parse(text).unwrap();
         assert_eq!(packages.len(), 2);
         assert_eq!((packages[1].name.as_str(), packages[1].version.as_str()), ("bind", "32:9.16-1"));

@@ -76,6 +76,14 @@ pub(super) const PATHS: &[(&str, Kind, &[&str])] = &[
         Kind::Whole,
         &["/var/cache/apt/*.bin", "/var/cache/apt/archives/*.deb", "/var/cache/debconf/*-old"],
     ),
+    // What dnf 4 and 5, yum and zypper fetched and made of it. What they remember (/var/lib/dnf, /etc/zypp) stays.
+    (
+        "package caches",
+        Kind::Content,
+        &["/var/cache/dnf", "/var/cache/libdnf5", "/var/cache/yum", "/var/cache/zypp"],
+    ),
+    // By which mirrors count machines; they make new ones.
+    ("ids of package managers", Kind::Whole, &["/var/lib/yum/uuid", "/var/lib/zypp/AnonymousUniqueId"]),
     (
         "package lists",
         Kind::Content,
@@ -88,6 +96,8 @@ pub(super) const PATHS: &[(&str, Kind, &[&str])] = &[
         Kind::Whole,
         &[
             "/var/lib/dpkg/*-old",
+            // Memory that Berkeley DB shares between processes, made anew by the first.
+            "/var/lib/rpm/__db.*",
             // Inode numbers and times of the libraries: differs from bake to bake and is made anew.
             "/var/cache/ldconfig/aux-cache",
             "/etc/.pwd.lock",
