@@ -2,11 +2,14 @@
 //!
 //! A file without a label is `unlabeled_t` on the running machine, which no confined program may read: a machine that
 //! enforces then does not come up. The root's own setfiles does the work, since it is of one version with the policy and
-//! its compiled expressions; the host needs no SELinux, neither tools nor kernel. It runs in the root as a package's
-//! script does, but with nothing mounted in the root besides /proc, so that /dev, /run and /tmp are the image's own.
+//! its compiled expressions. It runs in the root as a package's script does, but with nothing mounted there besides
+//! /proc, so that /dev, /run and /tmp are the image's own.
 //!
-//! What lies below a mount point of the root, where something is mounted during the bake, is not seen; nor does the
-//! running machine see it.
+//! The host needs no SELinux, neither tools nor kernel. One whose kernel has it must grant CAP_MAC_ADMIN: without it the
+//! kernel refuses labels that its own policy does not know.
+//!
+//! What lies below a mount point, where a file system of the root is mounted during the bake, is not seen; nor does the
+//! running machine see it, which mounts the same.
 
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
@@ -63,10 +66,9 @@ pub(super) async fn label(
         return Err(SealError::NoLabels { root: root.path().to_owned() });
     }
     for path in &closed {
-        options.reporter.note(format!(
-            "SELinux: no labels in {}: its file system has none, or is read-only",
-            path.display()
-        ));
+        options
+            .reporter
+            .note(format!("SELinux: no labels in {}: its file system has none, or is read-only", name(path)));
     }
     // -F: labels that the base's files have from elsewhere are replaced, the user's part too. -m: without it setfiles
     // leaves out every file system that the host's kernel does not mount with SELinux. -c: a label that the binary policy
@@ -128,16 +130,20 @@ async fn complete(
 }
 
 fn shown(paths: &[PathBuf]) -> String {
-    let names: Vec<String> = paths.iter().take(NAMED).map(|path| path.display().to_string()).collect();
+    let names: Vec<String> = paths.iter().take(NAMED).map(|path| name(path)).collect();
     let more = paths.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", names.join(", "))
 }
 
+/// A path on one line, whatever its characters are.
+fn name(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
+}
+
 fn walk(root: &RootDir, inherit: &HashSet<PathBuf>, stop: &Stop) -> Result<Found, SealError> {
-    labels::walk(root, inherit, stop).map_err(|(path, source)| {
-        SealError::file("look at the SELinux label of", &path.display().to_string(), source)
-    })
+    labels::walk(root, inherit, stop)
+        .map_err(|(path, source)| SealError::file("look at the SELinux label of", &name(&path), source))
 }
 
 /// A command in the root, in namespaces that end with it. It needs /proc: libselinux sets labels through it.
@@ -271,5 +277,6 @@ mod tests {
         let paths: Vec<PathBuf> = (0..7).map(|number| PathBuf::from(format!("/{number}"))).collect();
         assert_eq!(shown(&paths), "/0, /1, /2, /3, /4 and 2 more");
         assert_eq!(shown(&paths[..1]), "/0");
+        assert_eq!(shown(&[PathBuf::from("/a\n\x1b[0mé")]), "/a\\n\\u{1b}[0mé");
     }
 }
