@@ -6,6 +6,7 @@ use std::io;
 
 use uuid::Uuid;
 
+use super::format::RootFormat;
 use crate::host::root_dir::RootDir;
 
 /// The kernel's command line besides the root: what EC2 shows as the console, and a disk that answers late is waited
@@ -63,17 +64,18 @@ impl ScratchIds {
     }
 }
 
-/// Writes what goes into every initramfs of a root: where the root has no kernel yet, its first one has it too.
+/// Writes what goes into every initramfs of a root that will lie on `format`: where the root has no kernel yet, its
+/// first one has it too.
 ///
 /// # Errors
 /// [`BootConfigError::Write`]
-pub fn prepare_initramfs(root: &RootDir) -> Result<(), BootConfigError> {
+pub fn prepare_initramfs(root: &RootDir, format: &dyn RootFormat) -> Result<(), BootConfigError> {
     write_all(
         root,
         &["/etc/initramfs-tools/conf.d", "/etc/initramfs-tools/hooks"],
         &[
             ("/etc/initramfs-tools/conf.d/bakehouse", INITRAMFS_CONF.to_owned(), 0o644),
-            ("/etc/initramfs-tools/hooks/bakehouse", INITRAMFS_HOOK.to_owned(), 0o755),
+            ("/etc/initramfs-tools/hooks/bakehouse", initramfs_hook(format), 0o755),
         ],
     )
 }
@@ -94,30 +96,36 @@ fn write_all(root: &RootDir, folders: &[&str], files: &[(&str, String, u32)]) ->
 ///
 /// # Errors
 /// [`BootConfigError`]: no kernel in the root, or a file that cannot be written.
-pub fn prepare_root(root: &RootDir, ids: &ScratchIds) -> Result<(), BootConfigError> {
+pub fn prepare_root(
+    root: &RootDir,
+    ids: &ScratchIds,
+    format: &dyn RootFormat,
+) -> Result<(), BootConfigError> {
     let (kernel, initramfs) = *LINKS
         .iter()
         .find(|(kernel, initramfs)| root.exists(kernel) && root.exists(initramfs))
         .ok_or_else(|| BootConfigError::NoKernel { root: root.path().to_owned() })?;
-    prepare_initramfs(root)?;
+    prepare_initramfs(root, format)?;
     write_all(
         root,
         &["/boot/efi", "/boot/grub", "/etc/default"],
         &[
-            ("/etc/fstab", fstab(ids), 0o644),
+            ("/etc/fstab", fstab(ids, format), 0o644),
             ("/etc/default/grub", grub_defaults(), 0o644),
             ("/boot/grub/grub.cfg", first_menu(ids, kernel, initramfs), 0o600),
         ],
     )
 }
 
-fn fstab(ids: &ScratchIds) -> String {
+fn fstab(ids: &ScratchIds, format: &dyn RootFormat) -> String {
     // An ESP that is missing or slow must not stop the boot: nothing in it is needed once GRUB has run.
     format!(
         "# Made with the image.\n\
-         UUID={} / ext4 defaults,errors=remount-ro 0 1\n\
+         UUID={} / {} {}\n\
          UUID={} /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=10 0 0\n",
         ids.root,
+        format.kind(),
+        format.fstab(),
         ids.esp_uuid()
     )
 }
@@ -180,12 +188,18 @@ const INITRAMFS_CONF: &str =
     "# The image boots on other machines than the one it was made on.\nMODULES=most\n";
 
 /// `most` follows a list of the distribution; what EC2 needs is named all the same.
-const INITRAMFS_HOOK: &str = "#!/bin/sh\n\
-    # The drivers of EC2's disks and network, and the root's file system.\n\
-    set -e\n\
-    case \"$1\" in prereqs) exit 0 ;; esac\n\
-    . /usr/share/initramfs-tools/hook-functions\n\
-    manual_add_modules ena nvme ext4\n";
+fn initramfs_hook(format: &dyn RootFormat) -> String {
+    let kind = format.kind();
+    format!(
+        "#!/bin/sh\n\
+         # The drivers of EC2's disks and network, and the root's file system.\n\
+         set -e\n\
+         case \"$1\" in prereqs) exit 0 ;; esac\n\
+         . /usr/share/initramfs-tools/hook-functions\n\
+         manual_add_modules ena nvme {}\n",
+        kind.module().unwrap_or(kind.as_str())
+    )
+}
 
 /// Why a root cannot be told how to boot.
 #[derive(Debug, thiserror::Error)]
@@ -202,6 +216,7 @@ pub enum BootConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::format::{Ext4, Xfs};
 
     #[test]
     fn one_seed_gives_one_set_of_ids() {
@@ -218,13 +233,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = RootDir::open(dir.path()).unwrap();
         let ids = ScratchIds::derived("x");
-        assert!(matches!(prepare_root(&root, &ids), Err(BootConfigError::NoKernel { .. })));
+        assert!(matches!(prepare_root(&root, &ids, &Ext4), Err(BootConfigError::NoKernel { .. })));
         root.make_dirs("/boot", 0o755).unwrap();
         root.write("/boot/vmlinuz-1", b"k", 0o644).unwrap();
         root.write("/boot/initrd.img-1", b"i", 0o644).unwrap();
         root.symlink("vmlinuz-1", "/boot/vmlinuz").unwrap();
         root.symlink("initrd.img-1", "/boot/initrd.img").unwrap();
-        prepare_root(&root, &ids).unwrap();
+        prepare_root(&root, &ids, &Ext4).unwrap();
         let uuid = ids.root.to_string();
         let menu = root.read_text("/boot/grub/grub.cfg").unwrap();
         assert!(menu.contains(&format!("linux /boot/vmlinuz root=UUID={uuid} ")), "{menu}");
@@ -234,5 +249,10 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let hook = root.metadata("/etc/initramfs-tools/hooks/bakehouse").unwrap();
         assert_eq!(hook.permissions().mode() & 0o777, 0o755);
+        prepare_root(&root, &ids, &Xfs).unwrap();
+        let fstab = root.read_text("/etc/fstab").unwrap();
+        assert!(fstab.contains(&format!("UUID={uuid} / xfs defaults 0 0\n")), "{fstab}");
+        let hook = root.read_text("/etc/initramfs-tools/hooks/bakehouse").unwrap();
+        assert!(hook.contains("manual_add_modules ena nvme xfs\n"), "{hook}");
     }
 }

@@ -8,9 +8,10 @@
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use super::Disk;
 use super::block_map::BlockMap;
+use super::ids::DiskIds;
 use super::transfer::TransferError;
+use super::{Disk, MIB};
 use crate::cloud::{BLOCK_SIZE, BlockIndex, Digest};
 use crate::host::stop::Stop;
 
@@ -58,6 +59,22 @@ pub async fn whole(disk: &Arc<dyn Disk>, areas: &[Range<u64>], stop: &Stop) -> R
     delta.extend(zero.into_iter().map(|index| (index, *ZERO_BLOCK)));
     delta.sort_by_key(|(index, _)| *index);
     Ok(delta)
+}
+
+/// Everything of a disk that may be read: the partition tables at both ends with what lies before the first partition,
+/// where boot code is, and every partition.
+#[must_use]
+pub fn areas(ids: &DiskIds, size: u64) -> Vec<Range<u64>> {
+    let mut areas: Vec<Range<u64>> = ids
+        .volumes
+        .iter()
+        .map(|volume| &volume.partition)
+        .map(|part| part.start..part.start + part.size)
+        .collect();
+    let first = areas.iter().map(|area| area.start).min().unwrap_or(0);
+    areas.push(0..first.max(MIB));
+    areas.push(size.saturating_sub(MIB)..size);
+    areas
 }
 
 fn all(size: u64) -> impl Iterator<Item = BlockIndex> {

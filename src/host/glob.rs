@@ -61,9 +61,59 @@ pub fn fits(pattern: &str, name: &str) -> bool {
     (!name.starts_with('.') || pattern.starts_with('.')) && WildMatch::new(pattern).matches(name)
 }
 
+/// Whether a path fits a pattern, folder by folder; slashes at either end mean nothing. `**` stands for any number of
+/// folders, also none, and at the end for all that is below. Looks at no file.
+#[must_use]
+pub fn fits_path(pattern: &str, path: &str) -> bool {
+    let parts = |text: &'_ str| -> Vec<String> {
+        text.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect()
+    };
+    let names = parts(path);
+    // Which of the path's beginnings the pattern's parts so far can stand for, by the number of their names.
+    let mut reached = vec![false; names.len() + 1];
+    reached[0] = true;
+    for part in parts(pattern) {
+        let mut next = vec![false; names.len() + 1];
+        for count in 0..=names.len() {
+            let name = count.checked_sub(1).map(|last| names[last].as_str());
+            next[count] = match name {
+                _ if part == "**" => {
+                    reached[count] || name.is_some_and(|name| next[count - 1] && fits("*", name))
+                }
+                Some(name) => reached[count - 1] && fits(&part, name),
+                None => false,
+            };
+        }
+        reached = next;
+    }
+    reached[names.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_stars_stand_for_folders() {
+        for (pattern, path, expected) in [
+            ("bin/*", "bin/a", true),
+            ("bin/*", "bin/a/b", false),
+            ("bin", "bin/a", false),
+            ("bin/", "bin", true),
+            ("**/*.sh", "a.sh", true),
+            ("**/*.sh", "a/b/c.sh", true),
+            ("**/*.sh", "a/.b/c.sh", false),
+            ("a/**", "a/b/c", true),
+            ("a/**/c", "a/c", true),
+            ("a/**/c", "a/b/b/c", true),
+            ("a/**/c", "a/b/b/d", false),
+            ("**", "a/b", true),
+            ("a/.b/*", "a/.b/c", true),
+        ] {
+            assert_eq!(fits_path(pattern, path), expected, "{pattern} {path}");
+        }
+        assert!(!fits_path(&"**/a/".repeat(60), &"a/".repeat(59)));
+    }
 
     #[test]
     fn wildcards_stand_for_parts_of_names() {

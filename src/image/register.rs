@@ -97,7 +97,7 @@ async fn registered(
         created: plan.created.to_string(),
         images: vec![ImagePlace { place: cloud.place.clone(), image: id, snapshot: baked.snapshot.clone() }],
         base: match &plan.base {
-            BasePlan::Scratch(scratch) => BaseRecord::Scratch {
+            BasePlan::Scratch { scratch, .. } => BaseRecord::Scratch {
                 distribution: format!("{:?}", scratch.distribution).to_lowercase(),
                 suite: scratch.suite.clone(),
             },
@@ -108,7 +108,7 @@ async fn registered(
         },
         lineage: match &plan.base {
             BasePlan::Image { lineage, .. } => lineage.clone(),
-            BasePlan::Scratch(_) | BasePlan::File { .. } => Vec::new(),
+            BasePlan::Scratch { .. } | BasePlan::File { .. } => Vec::new(),
         },
         recipe: recipe.to_owned(),
         fingerprint: plan.fingerprint.clone(),

@@ -162,7 +162,8 @@ async fn change(
     let dir = RootDir::open(target.root)
         .map_err(|source| BakeCause::File { path: target.root.to_owned(), source })?;
     let installed = installed(&dir, &bench.stop).await?;
-    seal(&dir, SealOptions { remove: &plan.seal.remove, reporter: &bench.reporter })?;
+    let options = SealOptions { remove: &plan.seal.remove, reporter: &bench.reporter, stop: &bench.stop };
+    seal(&dir, options).await?;
     if let Some(layout) = target.layout {
         look_at_boot(&dir, layout, bench).await?;
     }

@@ -2,8 +2,9 @@
 //! blocks are stored, since a block that a snapshot never had is noise and not zero.
 
 mod bootstrap;
+mod distribution;
+mod mmdebstrap;
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,11 +12,14 @@ use async_trait::async_trait;
 
 use super::store::Store;
 use super::{BakeCause, BakeError, Baked, Bench, Method, change};
+use crate::disk::format::{Btrfs, Ext4, RootFormat, Xfs};
 use crate::disk::ids::DiskIds;
 use crate::disk::layout::Layout;
 use crate::disk::{Disk, MIB, SparseDisk, delta, grow};
 use crate::host::exec::Cmd;
+use crate::host::root_dir::RootDir;
 use crate::plan::{BasePlan, DiskFormat, Plan};
+use crate::recipe::RootFilesystem;
 use crate::report::Timing;
 
 /// EBS volumes are whole GiB.
@@ -30,7 +34,9 @@ impl Method for ScratchMethod {
         let path = bench.work.disk();
         let mut timings = Vec::new();
         let mut changed = match &plan.base {
-            BasePlan::Scratch(scratch) => bootstrap::run(scratch, plan, bench, &mut timings).await?,
+            BasePlan::Scratch { scratch, filesystem } => {
+                bootstrap::run(scratch, *filesystem, plan, bench, &mut timings).await?
+            }
             BasePlan::File { path: file, format } => {
                 if bench.resume.is_none() {
                     let phase = bench.reporter.phase(format!("copying {}", file.display()));
@@ -50,7 +56,7 @@ impl Method for ScratchMethod {
         let phase = bench.reporter.phase("hashing the disk");
         let ids = DiskIds::read(&path, &bench.stop).await.map_err(BakeCause::from)?;
         let disk: Arc<dyn Disk> = Arc::new(SparseDisk::open_read_only(&path).map_err(BakeCause::from)?);
-        let delta = delta::whole(&disk, &areas(&ids, disk.size()), &bench.stop).await?;
+        let delta = delta::whole(&disk, &delta::areas(&ids, disk.size()), &bench.stop).await?;
         timings.push(Timing::new("hash the disk", phase.done()));
 
         let phase = bench.reporter.phase(format!("storing {} blocks of 512 KiB", delta.len()));
@@ -62,19 +68,17 @@ impl Method for ScratchMethod {
     }
 }
 
-/// Everything that may be read: the partition tables at both ends with what lies before the first partition, where
-/// boot code is, and every partition.
-fn areas(ids: &DiskIds, size: u64) -> Vec<Range<u64>> {
-    let mut areas: Vec<Range<u64>> = ids
-        .volumes
-        .iter()
-        .map(|volume| &volume.partition)
-        .map(|part| part.start..part.start + part.size)
-        .collect();
-    let first = areas.iter().map(|area| area.start).min().unwrap_or(0);
-    areas.push(0..first.max(MIB));
-    areas.push(size.saturating_sub(MIB)..size);
-    areas
+fn open(path: &Path) -> Result<RootDir, BakeCause> {
+    RootDir::open(path).map_err(|source| BakeCause::File { path: path.to_owned(), source })
+}
+
+/// The file systems that a root can be made on: the table.
+fn format(filesystem: RootFilesystem) -> &'static dyn RootFormat {
+    match filesystem {
+        RootFilesystem::Ext4 => &Ext4,
+        RootFilesystem::Xfs => &Xfs,
+        RootFilesystem::Btrfs => &Btrfs,
+    }
 }
 
 async fn copy(file: &Path, format: DiskFormat, to: &Path, bench: &Bench) -> Result<(), BakeCause> {
@@ -118,4 +122,16 @@ async fn enlarge(disk: &Path, plan: &Plan, bench: &Bench) -> Result<(), BakeCaus
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_is_what_the_recipe_calls_it() {
+        for name in [RootFilesystem::Ext4, RootFilesystem::Xfs, RootFilesystem::Btrfs] {
+            assert_eq!(format(name).kind().as_str(), name.as_str());
+        }
+    }
 }

@@ -3,13 +3,16 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{BasePlan, Plan};
+use crate::recipe::Scratch;
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "image     {} ({}, in {})", self.image_name, self.architecture(), self.place)?;
         match &self.base {
-            BasePlan::Scratch(scratch) => {
-                writeln!(f, "base      {:?} {} from its packages", scratch.distribution, scratch.suite)?;
+            BasePlan::Scratch { scratch, filesystem } => {
+                let Scratch { distribution, suite, .. } = scratch;
+                let kind = filesystem.as_str();
+                writeln!(f, "base      {distribution:?} {suite} from its packages, on {kind}")?;
             }
             BasePlan::File { path, .. } => writeln!(f, "base      the disk {}", path.display())?,
             BasePlan::Image { id, name, snapshot, size, lineage } => {
@@ -36,7 +39,7 @@ impl Display for Plan {
             BasePlan::Image { snapshot, .. } => {
                 format!("one snapshot, a child of {snapshot} with the changed blocks")
             }
-            BasePlan::Scratch(_) | BasePlan::File { .. } => "one snapshot with all blocks".to_owned(),
+            BasePlan::Scratch { .. } | BasePlan::File { .. } => "one snapshot with all blocks".to_owned(),
         };
         writeln!(f, "creates   {parent}; one image")?;
         if self.name_taken {

@@ -18,7 +18,7 @@ use crate::cloud::{
     Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageId, Place,
     SnapshotId, Tags,
 };
-use crate::recipe::{BootTest, Check, Imds, MethodChoice, Recipe, Scratch, Seal, Step};
+use crate::recipe::{BootTest, Check, Imds, MethodChoice, Recipe, RootFilesystem, Scratch, Seal, Step};
 
 /// The name that a plan's root volume has where the base does not give one: Debian's and Amazon Linux's.
 const ROOT_DEVICE: &str = "/dev/xvda";
@@ -51,7 +51,7 @@ impl MethodKind {
 #[serde(rename_all = "kebab-case")]
 pub enum BasePlan {
     /// A distribution's packages on an empty disk.
-    Scratch(Scratch),
+    Scratch { scratch: Scratch, filesystem: RootFilesystem },
     /// A disk in the recipe's folder.
     File { path: PathBuf, format: DiskFormat },
     /// An image of this place.
@@ -213,7 +213,9 @@ fn base_and_method(recipe: &Recipe, facts: &Facts) -> Result<(BasePlan, MethodKi
                 return Err(PlanError::ScratchArchitecture { host: facts.host });
             }
             let why = "the base is a distribution's packages, so there is no image to start from";
-            Ok((BasePlan::Scratch(scratch.clone()), MethodKind::Scratch, why.to_owned()))
+            let filesystem = recipe.disk.filesystem.unwrap_or_default();
+            let base = BasePlan::Scratch { scratch: scratch.clone(), filesystem };
+            Ok((base, MethodKind::Scratch, why.to_owned()))
         }
         BaseFacts::File { path, format } => {
             refuse(choice, MethodChoice::Direct, "a disk file has no snapshot that could be a parent")?;
@@ -326,7 +328,7 @@ fn attributes(
 
 fn default_description(recipe: &Recipe, base: &BasePlan) -> String {
     let on = match base {
-        BasePlan::Scratch(scratch) => format!("{:?} {}", scratch.distribution, scratch.suite),
+        BasePlan::Scratch { scratch, .. } => format!("{:?} {}", scratch.distribution, scratch.suite),
         BasePlan::File { path, .. } => path.display().to_string(),
         BasePlan::Image { name, .. } => name.clone(),
     };

@@ -121,6 +121,18 @@ fn a_base_from_scratch_has_an_image_made_for_ec2() {
 }
 
 #[test]
+fn a_root_from_scratch_lies_on_ext4_or_what_the_recipe_says() {
+    let usual = make(&recipe(serde_json::json!({})), &scratch()).unwrap();
+    assert!(usual.to_string().contains("Debian bookworm from its packages, on ext4\n"), "{usual}");
+    let on_xfs = recipe(serde_json::json!({ "disk": { "filesystem": "xfs" } }));
+    let plan = make(&on_xfs, &scratch()).unwrap();
+    let BasePlan::Scratch { filesystem, .. } = plan.base else { panic!("{plan}") };
+    assert_eq!(filesystem, RootFilesystem::Xfs);
+    assert!(plan.to_string().contains("on xfs\n"), "{plan}");
+    assert_ne!(plan.fingerprint, usual.fingerprint);
+}
+
+#[test]
 fn bases_with_billing_codes_are_refused_by_name() {
     type Change = fn(&mut Image);
     let cases: [(Change, &str); 3] = [

@@ -36,8 +36,32 @@ pub enum Imds {
 pub struct Disk {
     /// Unset: as the base.
     pub size: Option<Size>,
+    /// The root's file system, with `base.scratch` only: any other base brings its own. Unset: `ext4`.
+    pub filesystem: Option<RootFilesystem>,
     /// A key (`alias/bakery`, an ARN), or `false`. Unset: as the base, or the account's default.
     pub encrypt: Option<Encrypt>,
+}
+
+/// The file systems that a root from scratch can be made on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootFilesystem {
+    #[default]
+    Ext4,
+    Xfs,
+    Btrfs,
+}
+
+impl RootFilesystem {
+    /// As the recipe writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

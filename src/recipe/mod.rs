@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 pub use base::{Base, Distribution, FileBase, Newest, Scratch};
 pub use check::{BootTest, Check, CommandCheck, FileCheck, PackageCheck, PortCheck, ServiceCheck};
 pub use duration::Span;
-pub use image::{Disk, Encrypt, ImageOutput, Imds};
+pub use image::{Disk, Encrypt, ImageOutput, Imds, RootFilesystem};
 pub use load::{FILE, LARGEST, LoadOptions, Loaded, RecipeErrors, load};
 pub(crate) use problem::nearest;
 pub use problem::{Problem, ProblemKind, Problems};
@@ -29,7 +29,10 @@ pub use schema::schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use size::Size;
-pub use step::{Ansible, Files, Packages, SecretFrom, Services, Shell, Step, Update, UpdateScope, UpdateTo};
+pub use step::{
+    Ansible, Files, Limits, Packages, SecretFrom, Services, Shell, Step, StepKind, Update, UpdateScope,
+    UpdateTo,
+};
 
 use crate::cloud::Architecture;
 

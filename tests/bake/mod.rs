@@ -8,3 +8,5 @@ mod failure;
 mod quickstart;
 mod scratch;
 mod secret;
+mod selinux;
+mod vmdb2;

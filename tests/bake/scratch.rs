@@ -37,3 +37,35 @@ fn an_image_from_scratch_boots_from_bios_and_grows() {
     .ok();
     drop(boot);
 }
+
+/// The kernel's update of the menu and of the initramfs comes out right on each, and the root grows at the first boot.
+fn boots_and_grows(filesystem: &str, boot_mode: &str, instance_type: &str) {
+    let Some(yard) = Yard::shared() else { return };
+    let name = format!("on-{filesystem}");
+    yard.recipe(
+        &name,
+        &format!(
+            "version: 1\nname: {name}\narchitecture: x86_64\n\
+             base: {{ scratch: {{ distribution: debian, suite: bookworm }} }}\n\
+             disk: {{ filesystem: {filesystem} }}\nimage: {{ boot-mode: {boot_mode} }}\n\
+             provision:\n  - shell: {{ run: 'update-initramfs -u && update-grub' }}\n\
+             checks:\n\
+             \x20 - command: {{ run: 'findmnt -n -o FSTYPE /', contains: {filesystem} }}\n\
+             \x20 - command: {{ run: 'df --output=size -BM / | tail -n 1 | tr -dc 0-9 | xargs test 3700 -lt' }}\n"
+        ),
+    );
+    yard.bake(&name, &[]).ok();
+    let boot = machine();
+    yard.run(&["test", &name, "--instance-type", instance_type, "--volume-size", "4GiB"]).ok();
+    drop(boot);
+}
+
+#[test]
+fn a_root_from_scratch_on_xfs_boots_from_bios_and_grows() {
+    boots_and_grows("xfs", "legacy-bios", "qemu.virtio");
+}
+
+#[test]
+fn a_root_from_scratch_on_btrfs_boots_from_uefi_and_grows() {
+    boots_and_grows("btrfs", "uefi", "qemu.nvme");
+}

@@ -8,7 +8,7 @@ use std::path::Path;
 use bakehouse::disk::boot_check;
 use bakehouse::disk::boot_config::{ScratchIds, prepare_root};
 use bakehouse::disk::boot_loader::Platform;
-use bakehouse::disk::format::{FormatError, Spec, make};
+use bakehouse::disk::format::{Ext4, FormatError, Spec, make};
 use bakehouse::disk::mount::{Mount, Target};
 use bakehouse::disk::sparse::SparseDisk;
 use bakehouse::disk::table::{TYPE_BIOS_BOOT, TYPE_ESP, TYPE_ROOT_X86_64, TableKind};
@@ -21,7 +21,7 @@ use super::fixture::{MIB, small_root};
 use super::initramfs::{archive, gzip};
 
 /// Debian's packages grub-pc-bin and grub-efi-amd64-bin bring the modules, on the host as in an image.
-const NEEDS: &[&str] = &[
+pub const NEEDS: &[&str] = &[
     "sfdisk",
     "blkid",
     "mke2fs",
@@ -32,10 +32,11 @@ const NEEDS: &[&str] = &[
     "/usr/lib/grub/i386-pc/modinfo.sh",
     "/usr/lib/grub/x86_64-efi/modinfo.sh",
 ];
-const EPOCH: i64 = 1_700_000_000;
+pub const EPOCH: i64 = 1_700_000_000;
 const GIB: u64 = 1 << 30;
 
-fn root_with_grub(at: &Path) {
+/// A root that seems to boot, with the root's module in its initramfs.
+pub fn root_with_grub(at: &Path, module: &str) {
     small_root(at);
     for platform in ["i386-pc", "x86_64-efi"] {
         let to = at.join("usr/lib/grub").join(platform);
@@ -50,7 +51,8 @@ fn root_with_grub(at: &Path) {
     fs::create_dir_all(at.join("usr/lib/modules/6.1")).unwrap();
     symlink("usr/lib", at.join("lib")).unwrap();
     fs::write(at.join("boot/vmlinuz-6.1"), "a kernel").unwrap();
-    let modules = ["lib/modules/6.1/nvme.ko", "lib/modules/6.1/ena.ko", "lib/modules/6.1/ext4.ko"];
+    let root = format!("lib/modules/6.1/{module}.ko");
+    let modules = ["lib/modules/6.1/nvme.ko", "lib/modules/6.1/ena.ko", &root];
     fs::write(at.join("boot/initrd.img-6.1"), gzip(&archive(&modules))).unwrap();
     symlink("boot/vmlinuz-6.1", at.join("vmlinuz")).unwrap();
     symlink("boot/initrd.img-6.1", at.join("initrd.img")).unwrap();
@@ -69,11 +71,16 @@ async fn a_folder_becomes_a_disk_with_all_that_boots_it() {
     let stop = Stop::never();
     let work = tempfile::tempdir().unwrap();
     let folder = work.path().join("root");
-    root_with_grub(&folder);
+    root_with_grub(&folder, "ext4");
+    // mke2fs makes this folder itself: one that is in the root gives it its label.
+    const LABEL: &[u8] = b"system_u:object_r:lost_found_t:s0\0";
+    let found = folder.join("lost+found");
+    fs::create_dir(&found).unwrap();
+    rustix::fs::lsetxattr(&found, "security.selinux", LABEL, rustix::fs::XattrFlags::empty()).unwrap();
     let ids = ScratchIds::derived("test");
-    prepare_root(&RootDir::open(&folder).unwrap(), &ids).unwrap();
+    prepare_root(&RootDir::open(&folder).unwrap(), &ids, &Ext4).unwrap();
     let path = work.path().join("disk.raw");
-    let spec = Spec { root: &folder, disk: &path, ids: &ids, epoch: EPOCH, size: None };
+    let spec = Spec { root: &folder, disk: &path, ids: &ids, format: &Ext4, epoch: EPOCH, size: None };
     let made = make(&spec, &stop).await.unwrap();
 
     assert_eq!(made.platforms, [Platform::Bios, Platform::UefiX86]);
@@ -119,6 +126,10 @@ async fn a_folder_becomes_a_disk_with_all_that_boots_it() {
     let tree = MountedTree::open(&path, layout, at.path(), Access::ReadOnly).unwrap();
     let program = fs::metadata(at.path().join("srv/program")).unwrap();
     assert_eq!((program.uid(), program.gid(), program.mode() & 0o7777, program.nlink()), (12, 34, 0o4711, 2));
+    let mut label = [0; 64];
+    let found = at.path().join("lost+found");
+    let length = rustix::fs::lgetxattr(&found, "security.selinux", &mut label).unwrap();
+    assert_eq!(&label[..length], LABEL);
     let folder_itself = fs::metadata(at.path()).unwrap();
     assert_eq!((folder_itself.uid(), folder_itself.gid()), (0, 0));
     assert_eq!(fs::read_link(at.path().join("vmlinuz")).unwrap(), Path::new("boot/vmlinuz-6.1"));
@@ -155,7 +166,7 @@ async fn a_disk_that_cannot_be_made_leaves_no_file() {
     small_root(&folder);
     let ids = ScratchIds::derived("test");
     let path = work.path().join("disk.raw");
-    let spec = |size| Spec { root: &folder, disk: &path, ids: &ids, epoch: EPOCH, size };
+    let spec = |size| Spec { root: &folder, disk: &path, ids: &ids, format: &Ext4, epoch: EPOCH, size };
     let error = make(&spec(None), &stop).await.unwrap_err();
     assert!(matches!(error, FormatError::NoBootLoader { .. }), "{error}");
     // Modules that are none: grub-mkimage says so.

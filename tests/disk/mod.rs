@@ -3,9 +3,11 @@
 mod boot_check;
 mod fixture;
 mod format;
+mod formats;
 mod grow;
 mod initramfs;
 mod layout;
 mod loops;
+mod odd;
 mod table;
 mod tree;

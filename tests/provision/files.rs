@@ -3,6 +3,8 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use bakehouse::host::exec::Cmd;
+use bakehouse::host::stop::Stop;
 use serde_json::json;
 
 use super::roots::{Recipe, chain, enter, fill_small, mounted_ext4, small, unmount};
@@ -77,6 +79,55 @@ async fn folders_and_files_arrive_with_their_modes_links_and_owners() {
         assert_eq!((uid, gid), (user, user + 100), "{path}");
     }
     assert_eq!(mode_and_owner(&at("srv/kept.txt")), (0o600, 12, 12));
+}
+
+#[tokio::test]
+async fn programs_that_a_zip_file_made_text_are_told_and_patterns_mend_them() {
+    if !gate::has_root(&["unshare", "python3"]) {
+        return;
+    }
+    let dir = small().await;
+    let at = |path: &str| dir.path().join(path);
+    let root = enter(dir.path()).await;
+    let recipe = Recipe::new();
+    recipe.write("made/rootfs/usr/local/bin/app", "#!/bin/sh\necho runs\n");
+    recipe.write("made/rootfs/usr/local/bin/data", "text");
+    recipe.write("made/rootfs/etc/app/hooks/first.sh", "#!/bin/sh\n");
+    let app = recipe.folder.path().join("made/rootfs/usr/local/bin/app");
+    std::fs::set_permissions(app, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // What unpacks a zip file need not look at the modes in it; this one does not.
+    for args in [["-c", "a.zip", "made/rootfs"], ["-e", "a.zip", "."]] {
+        let zip = Cmd::new("python3").args(["-m", "zipfile"]).args(args).cwd(recipe.folder.path());
+        zip.run(&Stop::never()).await.unwrap();
+    }
+
+    recipe.run(&root, json!([{"files": {"from": "rootfs/", "to": "/"}}])).await.unwrap();
+    let shown = recipe.shown.text();
+    assert_eq!(shown.matches("are not executable").count(), 1, "{shown}");
+    assert!(shown.contains("2 of `rootfs/` begin with `#!`"), "{shown}");
+    assert!(shown.contains("etc/app/hooks/first.sh, usr/local/bin/app;"), "{shown}");
+    assert_eq!(mode_and_owner(&at("usr/local/bin/app")).0 & 0o111, 0);
+
+    let modes = json!({"usr/local/bin/*": "0755", "usr/local/bin/data": "0600", "**/*.sh": "0750", "**/hooks/": "0711"});
+    let steps = json!([
+        {"files": {"from": "rootfs", "to": "/srv/", "modes": modes}},
+        {"files": {"from": "rootfs/usr/local/bin/app", "to": "/usr/local/bin/", "modes": {"app": "4755"}}},
+        {"shell": {"run": "/srv/rootfs/usr/local/bin/app"}},
+    ]);
+    recipe.run(&root, steps).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    for (path, mode) in [
+        ("srv/rootfs/usr/local/bin/app", 0o755),
+        ("srv/rootfs/usr/local/bin/data", 0o600),
+        ("srv/rootfs/etc/app/hooks/first.sh", 0o750),
+        ("srv/rootfs/etc/app/hooks", 0o711),
+        ("usr/local/bin/app", 0o4755),
+    ] {
+        assert_eq!(mode_and_owner(&at(path)).0, mode, "{path}");
+    }
+    let wrong = json!([{"files": {"from": "rootfs/", "to": "/", "modes": {"usr/bin/*": "0755"}}}]);
+    let text = chain(&recipe.run(&root, wrong).await.unwrap_err());
+    assert!(text.contains("`modes: usr/bin/*` fits no file of `rootfs/`"), "{text}");
+    root.leave().await.unwrap();
 }
 
 #[tokio::test]

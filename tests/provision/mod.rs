@@ -1,7 +1,7 @@
 //! Provisioning on real roots: real namespaces, mounts, apt and Ansible.
 //!
-//! They need root, util-linux, e2fsprogs; those with apt also mmdebstrap, dpkg-deb and ansible-core; those with dnf and
-//! zypper, which are in their roots, mmdebstrap, rpm and createrepo-c.
+//! They need root, util-linux, e2fsprogs; those with apt or SELinux also mmdebstrap, dpkg-deb and ansible-core; those with
+//! dnf and zypper, which are in their roots, mmdebstrap, rpm and createrepo-c.
 
 mod apt;
 mod chroot;
@@ -11,4 +11,5 @@ mod roots;
 mod rpm;
 mod seal;
 mod secrets;
+mod selinux;
 mod steps;

@@ -87,6 +87,13 @@ pub async fn debian() -> tempfile::TempDir {
     unpacked(TAR.get_or_init(|| bootstrapped("debian-bookworm-1", &options)).await).await
 }
 
+/// A Debian root with SELinux: its policy and the tools that Debian has beside it.
+pub async fn selinux() -> tempfile::TempDir {
+    static TAR: OnceCell<PathBuf> = OnceCell::const_new();
+    let options = ["--include=systemd,selinux-policy-default"];
+    unpacked(TAR.get_or_init(|| bootstrapped("selinux-bookworm-1", &options)).await).await
+}
+
 /// A root with rpm, dnf and zypper, none of whose own packages are rpm's. Its list of those is empty, where other
 /// distributions than Debian have it.
 pub async fn rpm() -> tempfile::TempDir {

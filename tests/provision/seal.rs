@@ -5,17 +5,19 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use bakehouse::host::root_dir::RootDir;
+use bakehouse::host::stop::Stop;
 use bakehouse::provision::{SealError, SealOptions, Sealed, seal, set_up_cloud};
 use bakehouse::report::Reporter;
 
 use super::roots::{debian, enter, sh};
 use crate::gate;
 
-fn sealed(root: &Path, remove: &[&str]) -> Result<Vec<Sealed>, SealError> {
+async fn sealed(root: &Path, remove: &[&str]) -> Result<Vec<Sealed>, SealError> {
     let remove: Vec<String> = remove.iter().map(|path| (*path).to_owned()).collect();
     let reporter = Reporter::silent();
-    let options = SealOptions { remove: &remove, reporter: &reporter };
-    seal(&RootDir::open(root).unwrap(), options)
+    let stop = Stop::never();
+    let options = SealOptions { remove: &remove, reporter: &reporter, stop: &stop };
+    seal(&RootDir::open(root).unwrap(), options).await
 }
 
 fn write(root: &Path, path: &str, content: &str) {
@@ -24,8 +26,8 @@ fn write(root: &Path, path: &str, content: &str) {
     std::fs::write(path, content).unwrap();
 }
 
-#[test]
-fn what_belongs_to_one_machine_goes_and_what_the_image_needs_stays() {
+#[tokio::test]
+async fn what_belongs_to_one_machine_goes_and_what_the_image_needs_stays() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let host = rustix::system::uname();
@@ -82,7 +84,7 @@ fn what_belongs_to_one_machine_goes_and_what_the_image_needs_stays() {
     std::os::unix::fs::chown(root.join("var/log/syslog"), Some(100), Some(4)).ok();
     let owner = std::fs::metadata(root.join("var/log/syslog")).unwrap().uid();
 
-    let done = sealed(root, &["/opt/build/*.o", "/opt/build/.cache"]).unwrap();
+    let done = sealed(root, &["/opt/build/*.o", "/opt/build/.cache"]).await.unwrap();
     for path in gone {
         assert!(!root.join(path).exists(), "{path}");
     }
@@ -101,11 +103,11 @@ fn what_belongs_to_one_machine_goes_and_what_the_image_needs_stays() {
     {
         assert!(done.iter().any(|sealed| sealed.path == path), "{path}");
     }
-    assert_eq!(sealed(root, &["/opt/build/*.o"]).unwrap(), [], "a second time finds nothing");
+    assert_eq!(sealed(root, &["/opt/build/*.o"]).await.unwrap(), [], "a second time finds nothing");
 }
 
-#[test]
-fn the_seal_follows_no_link_out_of_the_root() {
+#[tokio::test]
+async fn the_seal_follows_no_link_out_of_the_root() {
     let outer = tempfile::tempdir().unwrap();
     write(outer.path(), "host/keep", "host's");
     let root = outer.path().join("root");
@@ -129,19 +131,19 @@ fn the_seal_follows_no_link_out_of_the_root() {
     symlink(host.join("keep"), root.join("usr/share/link")).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, root.join("etc/hostname"), rustix::fs::Mode::from_raw_mode(0o600))
         .unwrap();
-    sealed(&root, &["/tmp/*", "/home/a/keep", "/usr/share/link", "/var/log-real/keep"]).unwrap();
+    sealed(&root, &["/tmp/*", "/home/a/keep", "/usr/share/link", "/var/log-real/keep"]).await.unwrap();
     assert_eq!(std::fs::read_to_string(host.join("keep")).unwrap(), "host's");
     assert!(std::fs::symlink_metadata(root.join("usr/share/link")).is_err());
     // Replaced by the empty file that it must be.
     assert!(std::fs::symlink_metadata(root.join("etc/machine-id")).unwrap().is_file());
 }
 
-#[test]
-fn a_recipe_cannot_remove_the_root_or_leave_it() {
+#[tokio::test]
+async fn a_recipe_cannot_remove_the_root_or_leave_it() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "etc/file", "content");
     for pattern in ["/", "/*", "etc", "/etc/../..", "/.", ""] {
-        assert!(matches!(sealed(dir.path(), &[pattern]), Err(SealError::Pattern { .. })), "{pattern}");
+        assert!(matches!(sealed(dir.path(), &[pattern]).await, Err(SealError::Pattern { .. })), "{pattern}");
     }
     assert!(dir.path().join("etc/file").exists());
 }
@@ -192,8 +194,8 @@ async fn two_bakes_of_one_recipe_are_the_same_after_the_seal() {
         root.leave().await.unwrap();
         let dir_root = RootDir::open(dir.path()).unwrap();
         set_up_cloud(&dir_root).unwrap();
-        assert!(!sealed(dir.path(), &[]).unwrap().is_empty());
-        assert_eq!(sealed(dir.path(), &[]).unwrap(), []);
+        assert!(!sealed(dir.path(), &[]).await.unwrap().is_empty());
+        assert_eq!(sealed(dir.path(), &[]).await.unwrap(), []);
         bakes.push(content(dir.path()));
     }
     let (first, second) = (&bakes[0], &bakes[1]);
@@ -204,8 +206,8 @@ async fn two_bakes_of_one_recipe_are_the_same_after_the_seal() {
     assert!(first.len() > 5000);
 }
 
-#[test]
-fn a_root_without_cloud_init_cannot_be_set_up_for_it() {
+#[tokio::test]
+async fn a_root_without_cloud_init_cannot_be_set_up_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let error = set_up_cloud(&RootDir::open(dir.path()).unwrap()).unwrap_err();
     assert!(error.to_string().contains("/etc/cloud"));

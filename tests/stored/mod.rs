@@ -1,13 +1,17 @@
 //! A disk put into a local cloud and registered, by the same calls that a bake makes.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bakehouse::cloud::{
     Architecture, BLOCK_SIZE, BlockDevice, BlockIndex, BootMode, Cloud, Clouds, Digest, DiskType, EbsDisk,
-    Image, ImageAttributes, ImageQuery, LinearChecksum, NewImage, NewSnapshot, Place, SnapshotState, Tags,
-    Token,
+    Image, ImageAttributes, ImageQuery, LinearChecksum, NewImage, NewSnapshot, Place, SnapshotId,
+    SnapshotQuery, SnapshotState, Tags, Token, retrying,
 };
+use bakehouse::disk::{Delta, Disk, Pipe};
+use bakehouse::host::stop::Stop;
 use bakehouse::local::{LocalClouds, LocalInstances};
+use bakehouse::report::Reporter;
 
 /// A local cloud in `folder` whose instances answer their metadata service by this package's own program.
 pub fn cloud(folder: &Path) -> (Cloud, Place) {
@@ -16,8 +20,39 @@ pub fn cloud(folder: &Path) -> (Cloud, Place) {
     let mut cloud = clouds.at(&place).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_bakehouse"));
     let instances = LocalInstances::new(clouds.store().clone(), place.clone()).with_program(program);
-    cloud.instances = std::sync::Arc::new(instances);
+    cloud.instances = Arc::new(instances);
     (cloud, place)
+}
+
+/// A completed snapshot of a disk's blocks `delta`, and of no others.
+pub async fn snapshot(cloud: &Cloud, disk: &Arc<dyn Disk>, delta: &Delta) -> SnapshotId {
+    let new = NewSnapshot {
+        volume_size: u32::try_from(disk.size().div_ceil(1 << 30)).unwrap(),
+        parent: None,
+        description: String::new(),
+        tags: Tags::new(),
+        encrypt: None,
+        timeout_minutes: 60,
+    };
+    let snapshot = cloud.snapshots.start(&new, &Token::of("test", "snapshot", 1)).await.unwrap();
+    let (snapshots, stop) = (cloud.snapshots.clone(), Stop::never());
+    let pipe = Pipe { snapshots, reporter: Reporter::silent(), stop: stop.clone() };
+    let sum = pipe.upload(disk, delta, &snapshot).await.unwrap();
+    let count = u32::try_from(delta.len()).unwrap();
+    retrying(&stop, || cloud.snapshots.complete(&snapshot, count, sum)).await.unwrap();
+    completed(cloud, &snapshot).await;
+    snapshot
+}
+
+async fn completed(cloud: &Cloud, snapshot: &SnapshotId) {
+    loop {
+        let query = SnapshotQuery { ids: vec![snapshot.clone()], tags: Tags::new() };
+        let found = cloud.snapshots.describe(&query).await.unwrap();
+        if found[0].state == SnapshotState::Completed {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Registers an image whose root volume of `gib` GiB begins with `disk`.
@@ -62,14 +97,7 @@ pub async fn image(
         }
     }
     cloud.snapshots.complete(&snapshot, count, sum.finish()).await.unwrap();
-    loop {
-        let query = bakehouse::cloud::SnapshotQuery { ids: vec![snapshot.clone()], tags: Tags::new() };
-        let found = cloud.snapshots.describe(&query).await.unwrap();
-        if found[0].state == SnapshotState::Completed {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    completed(cloud, &snapshot).await;
     let root = EbsDisk {
         snapshot: Some(snapshot),
         size: gib,

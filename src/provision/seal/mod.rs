@@ -1,15 +1,21 @@
 //! The seal: what makes one machine that machine, and what the bake left behind, is taken out of a root before it is
 //! stored. What is taken comes back by itself at first boot, or was of use only to the bake.
 //!
-//! Reaches files through [`RootDir`] only, runs nothing, and may run twice: the second time it finds nothing to do.
+//! Reaches files through [`RootDir`] only, runs nothing but the root's own tools for SELinux labels, and may run twice:
+//! the second time it finds nothing to do.
 
 mod identity;
+mod labels;
 mod logs;
 mod paths;
+mod selinux;
 
 use std::io;
+use std::path::PathBuf;
 
+use crate::host::exec::ExecError;
 use crate::host::root_dir::RootDir;
+use crate::host::stop::Stop;
 use crate::report::Reporter;
 
 use crate::host::glob;
@@ -21,6 +27,8 @@ pub struct SealOptions<'a> {
     /// What the recipe wants removed: see [`check_remove`].
     pub remove: &'a [String],
     pub reporter: &'a Reporter,
+    /// Ends the labelling, which on a large root is the seal's longest part.
+    pub stop: &'a Stop,
 }
 
 /// One thing that the seal did.
@@ -33,11 +41,13 @@ pub struct Sealed {
 }
 
 /// Seals a root. Nothing may be mounted on its /run and /tmp, or what is beneath is not seen: after
-/// [`super::ChrootRoot::leave`].
+/// [`super::ChrootRoot::leave`]. Where the root uses SELinux (selinux(8)) all its files get their labels, at the end:
+/// what makes or replaces files in it later must label them itself.
 ///
 /// # Errors
-/// The first thing that cannot be taken out: the image must not be stored then.
-pub fn seal(root: &RootDir, options: SealOptions<'_>) -> Result<Vec<Sealed>, SealError> {
+/// The first thing that cannot be taken out, or files that are left without a label: the image must not be stored
+/// then.
+pub async fn seal(root: &RootDir, options: SealOptions<'_>) -> Result<Vec<Sealed>, SealError> {
     for pattern in options.remove {
         check_remove(pattern)?;
     }
@@ -53,6 +63,7 @@ pub fn seal(root: &RootDir, options: SealOptions<'_>) -> Result<Vec<Sealed>, Sea
     for pattern in options.remove {
         remove(root, "named by the recipe", Kind::Whole, pattern, &mut done)?;
     }
+    selinux::label(root, options, &mut done).await?;
     if done.iter().any(|sealed| sealed.what == paths::HOST_KEYS) && !root.exists("/usr/bin/cloud-init") {
         options.reporter.warning(
             "the image has no cloud-init, and its ssh host keys were removed: something else must make new ones at \
@@ -132,6 +143,28 @@ pub enum SealError {
     File { doing: &'static str, path: String, source: io::Error },
     #[error("`seal.remove: {pattern}` {wrong}")]
     Pattern { pattern: String, wrong: &'static str },
+    #[error(
+        "the root's /etc/selinux/config names the policy `{name}`: SELINUXTYPE must be the name of a folder in /etc/selinux"
+    )]
+    Policy { name: String },
+    #[error(
+        "the root has the SELinux policy `{policy}` and no {program}, which labels its files: install {package} by a \
+         `packages` step, or write SELINUX=disabled to /etc/selinux/config"
+    )]
+    NoProgram { program: &'static str, package: &'static str, policy: String },
+    #[error(
+        "the root uses SELinux, and the file system of {} takes no labels (security.selinux): use a work folder on \
+         ext4, xfs or btrfs",
+        root.display()
+    )]
+    NoLabels { root: PathBuf },
+    #[error("cannot label the root for SELinux by its own policy")]
+    Label { source: ExecError },
+    #[error(
+        "{count} files of the root have no SELinux label, though its policy has one for them: {some}; run `setfiles` on \
+         them in a last step to see why, remove them by `seal.remove`, or write SELINUX=disabled to /etc/selinux/config"
+    )]
+    Unlabelled { count: usize, some: String },
 }
 
 impl SealError {

@@ -5,9 +5,11 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-use super::StepError;
+use async_trait::async_trait;
+
 use super::attempt::Attempt;
 use super::files::check_from;
+use super::{Runs, StepError};
 use crate::host::exec::Cmd;
 use crate::host::root_dir::RootDir;
 use crate::provision::root::shell_word;
@@ -23,68 +25,72 @@ const INVENTORY: &str = "image ansible_connection=bakehouse ansible_remote_tmp=/
 /// found, and to find the user's collections.
 const HANDED_ON: [&str; 4] = ["PATH", "HOME", "LANG", "SSL_CERT_FILE"];
 
-pub(super) async fn run(attempt: &Attempt<'_>, ansible: &Ansible) -> Result<(), StepError> {
-    let context = attempt.context();
-    check_from("playbook", &ansible.playbook)?;
-    let recipe = RootDir::open(&context.recipe_dir).map_err(|source| {
-        StepError::file("open the recipe's folder", &context.recipe_dir.display().to_string(), source)
-    })?;
-    recipe
-        .open_file(&ansible.playbook)
-        .map_err(|source| StepError::file("open the playbook", &ansible.playbook, source))?;
-    let Some(entry) = attempt.root().entry() else {
-        return Err(StepError::Lacks {
-            what: "way in for Ansible",
-            instead: "run ansible-playbook in the root by a shell step",
-        });
-    };
-    let folder = tempfile::Builder::new()
-        .prefix("bakehouse-ansible-")
-        .tempdir()
-        .map_err(|source| StepError::file("make a folder in", "the host's temporary folder", source))?;
-    let at = folder.path();
-    write_all(at, &entry, ansible)
-        .map_err(|source| StepError::file("write Ansible's files to", &at.display().to_string(), source))?;
+#[async_trait]
+impl Runs for Ansible {
+    async fn run(&self, attempt: &Attempt<'_>) -> Result<(), StepError> {
+        let context = attempt.context();
+        check_from("playbook", &self.playbook)?;
+        let recipe = RootDir::open(&context.recipe_dir).map_err(|source| {
+            StepError::file("open the recipe's folder", &context.recipe_dir.display().to_string(), source)
+        })?;
+        recipe
+            .open_file(&self.playbook)
+            .map_err(|source| StepError::file("open the playbook", &self.playbook, source))?;
+        let Some(entry) = attempt.root().entry() else {
+            return Err(StepError::Lacks {
+                what: "way in for Ansible",
+                instead: "run ansible-playbook in the root by a shell step",
+            });
+        };
+        let folder = tempfile::Builder::new()
+            .prefix("bakehouse-ansible-")
+            .tempdir()
+            .map_err(|source| StepError::file("make a folder in", "the host's temporary folder", source))?;
+        let at = folder.path();
+        write_all(at, &entry, self).map_err(|source| {
+            StepError::file("write Ansible's files to", &at.display().to_string(), source)
+        })?;
 
-    let mut command = Cmd::new("ansible-playbook").clear_env();
-    for (name, value) in &context.environment {
-        if HANDED_ON.contains(&name.as_str()) || name.starts_with("ANSIBLE_") {
+        let mut command = Cmd::new("ansible-playbook").clear_env();
+        for (name, value) in &context.environment {
+            if HANDED_ON.contains(&name.as_str()) || name.starts_with("ANSIBLE_") {
+                command = command.env(name, value);
+            }
+        }
+        for (name, value) in
+            [("ANSIBLE_RETRY_FILES_ENABLED", "0"), ("ANSIBLE_NOCOLOR", "1"), ("ANSIBLE_NOCOWS", "1")]
+        {
             command = command.env(name, value);
         }
+        for (name, value) in &self.env {
+            command = command.env(name, value);
+        }
+        command = command
+            // Without these the playbook does not reach the root: the recipe's own come before.
+            .env("ANSIBLE_CONNECTION_PLUGINS", at.join("plugins"))
+            .env("ANSIBLE_LOCAL_TEMP", at.join("tmp"))
+            // The plugin is a child of ours: nothing else tells it how to enter.
+            .env("BAKEHOUSE_ENTER", at.join("enter"))
+            .arg("--inventory")
+            .arg(at.join("inventory"))
+            .arg("--extra-vars")
+            .arg(format!("@{}", at.join("vars.json").display()))
+            .arg("--")
+            .arg(&self.playbook)
+            .cwd(&context.recipe_dir);
+        let is_set = |name: &str| self.env.contains_key(name) || context.environment.contains_key(name);
+        if !is_set("PATH") {
+            command = command.env("PATH", crate::provision::root::PATH);
+        }
+        if !is_set("HOME") {
+            command = command.env("HOME", at);
+        }
+        if !is_set("LANG") {
+            // ansible-core refuses to start where the locale is not UTF-8.
+            command = command.env("LANG", "C.UTF-8");
+        }
+        attempt.run_on_host("ansible-playbook", command).await
     }
-    for (name, value) in
-        [("ANSIBLE_RETRY_FILES_ENABLED", "0"), ("ANSIBLE_NOCOLOR", "1"), ("ANSIBLE_NOCOWS", "1")]
-    {
-        command = command.env(name, value);
-    }
-    for (name, value) in &ansible.env {
-        command = command.env(name, value);
-    }
-    command = command
-        // Without these the playbook does not reach the root: the recipe's own come before.
-        .env("ANSIBLE_CONNECTION_PLUGINS", at.join("plugins"))
-        .env("ANSIBLE_LOCAL_TEMP", at.join("tmp"))
-        // The plugin is a child of ours: nothing else tells it how to enter.
-        .env("BAKEHOUSE_ENTER", at.join("enter"))
-        .arg("--inventory")
-        .arg(at.join("inventory"))
-        .arg("--extra-vars")
-        .arg(format!("@{}", at.join("vars.json").display()))
-        .arg("--")
-        .arg(&ansible.playbook)
-        .cwd(&context.recipe_dir);
-    let is_set = |name: &str| ansible.env.contains_key(name) || context.environment.contains_key(name);
-    if !is_set("PATH") {
-        command = command.env("PATH", crate::provision::root::PATH);
-    }
-    if !is_set("HOME") {
-        command = command.env("HOME", at);
-    }
-    if !is_set("LANG") {
-        // ansible-core refuses to start where the locale is not UTF-8.
-        command = command.env("LANG", "C.UTF-8");
-    }
-    attempt.run_on_host("ansible-playbook", command).await
 }
 
 /// The folder is this user's alone (0700): variables may be secrets.

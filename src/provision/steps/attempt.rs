@@ -18,7 +18,7 @@ pub(super) struct Attempt<'a> {
     /// What its lines stand under: `2 shell`.
     label: &'a str,
     /// Variables of the step, for every command in the root.
-    env: &'a BTreeMap<String, String>,
+    env: Option<&'a BTreeMap<String, String>>,
     workdir: Option<&'a str>,
     limit: Duration,
     began: Instant,
@@ -26,7 +26,8 @@ pub(super) struct Attempt<'a> {
 
 impl<'a> Attempt<'a> {
     pub(super) fn new(session: &'a Session<'a>, label: &'a str, step: &'a Step, limit: Duration) -> Self {
-        Self { session, label, env: step.env(), workdir: step.workdir(), limit, began: Instant::now() }
+        let kind = step.as_kind();
+        Self { session, label, env: kind.env(), workdir: kind.workdir(), limit, began: Instant::now() }
     }
 
     pub(super) fn root(&self) -> &'a dyn Root {
@@ -103,7 +104,7 @@ impl<'a> Attempt<'a> {
         on_line: &mut (dyn FnMut(&str) + Send),
     ) -> Result<(), StepError> {
         command.timeout = self.remaining();
-        command.env.extend(self.env.clone());
+        command.env.extend(self.env.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())));
         if let Some(workdir) = self.workdir {
             self.check_workdir(workdir)?;
             workdir.clone_into(&mut command.workdir);

@@ -4,13 +4,15 @@
 //! of the root out of the root.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use async_trait::async_trait;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
-use super::StepError;
 use super::attempt::Attempt;
+use super::modes::Modes;
+use super::{Runs, StepError};
 use crate::host::root_dir::RootDir;
 use crate::provision::owner;
 use crate::provision::root::RootError;
@@ -22,41 +24,50 @@ struct Copy<'a> {
     to: &'a RootDir,
     /// User and group; `None`: those that it has in the recipe's folder.
     owner: Option<(u32, u32)>,
-    /// `None`: as it is.
-    mode: Option<u32>,
+    modes: Modes<'a>,
     attempt: &'a Attempt<'a>,
 }
 
-pub(super) fn run(attempt: &Attempt<'_>, files: &Files) -> Result<(), StepError> {
-    let context = attempt.context();
-    check_from("from", &files.from)?;
-    check_to(&files.to)?;
-    let recipe = RootDir::open(&context.recipe_dir).map_err(|source| {
-        StepError::file("open the recipe's folder", &context.recipe_dir.display().to_string(), source)
-    })?;
-    let root = attempt.root().dir();
-    let owner = match files.owner.as_deref() {
-        None => Some((0, 0)),
-        Some("keep") => None,
-        Some(name) => Some(
-            owner::ids(root, name).map_err(|error| StepError::recipe("owner", name, error.to_string()))?,
-        ),
-    };
-    let copy = Copy { from: &recipe, to: root, owner, mode: mode(files.mode.as_deref())?, attempt };
-    let is_folder = recipe
-        .metadata(&files.from)
-        .map_err(|source| StepError::file("read the recipe's", &files.from, source))?
-        .is_dir();
-    let name = files.from.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let content = is_folder && (files.from.ends_with('/') || name == "." || name.is_empty());
-    if files.from.ends_with('/') && !is_folder {
-        return Err(StepError::recipe("from", &files.from, "is not a folder"));
+#[async_trait]
+impl Runs for Files {
+    async fn run(&self, attempt: &Attempt<'_>) -> Result<(), StepError> {
+        let context = attempt.context();
+        check_from("from", &self.from)?;
+        check_to(&self.to)?;
+        let recipe = RootDir::open(&context.recipe_dir).map_err(|source| {
+            StepError::file("open the recipe's folder", &context.recipe_dir.display().to_string(), source)
+        })?;
+        let root = attempt.root().dir();
+        let owner = match self.owner.as_deref() {
+            None => Some((0, 0)),
+            Some("keep") => None,
+            Some(name) => Some(
+                owner::ids(root, name)
+                    .map_err(|error| StepError::recipe("owner", name, error.to_string()))?,
+            ),
+        };
+        let copy = Copy { from: &recipe, to: root, owner, modes: Modes::new(self)?, attempt };
+        let is_folder = recipe
+            .metadata(&self.from)
+            .map_err(|source| StepError::file("read the recipe's", &self.from, source))?
+            .is_dir();
+        let name = self.from.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let content = is_folder && (self.from.ends_with('/') || name == "." || name.is_empty());
+        if self.from.ends_with('/') && !is_folder {
+            return Err(StepError::recipe("from", &self.from, "is not a folder"));
+        }
+        let to =
+            if self.to.ends_with('/') && !content { format!("{}{name}", self.to) } else { self.to.clone() };
+        let above = to.trim_end_matches('/').rsplit_once('/').map_or("", |(above, _)| above);
+        copy.make_folders(above)?;
+        // A file that is named by itself is known to patterns by its name.
+        let below = if is_folder { "" } else { name };
+        copy.entry(self.from.trim_end_matches('/'), to.trim_end_matches('/'), below, true)?;
+        if let Some(warning) = copy.modes.done()? {
+            context.reporter.warning(warning);
+        }
+        Ok(())
     }
-    let to =
-        if files.to.ends_with('/') && !content { format!("{}{name}", files.to) } else { files.to.clone() };
-    let above = to.trim_end_matches('/').rsplit_once('/').map_or("", |(above, _)| above);
-    copy.make_folders(above)?;
-    copy.entry(files.from.trim_end_matches('/'), to.trim_end_matches('/'), true)
 }
 
 /// A path in the recipe's folder: relative, without `..`.
@@ -81,20 +92,10 @@ fn no_nul(key: &'static str, path: &str) -> Result<(), StepError> {
     Ok(())
 }
 
-fn mode(text: Option<&str>) -> Result<Option<u32>, StepError> {
-    let Some(text) = text.filter(|text| *text != "keep") else {
-        return Ok(None);
-    };
-    let octal = (3..=5).contains(&text.len()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
-    match octal.filter(|mode| *mode <= 0o7777 && !text.starts_with('+')) {
-        Some(mode) => Ok(Some(mode)),
-        None => Err(StepError::recipe("mode", text, "is neither `keep` nor octal digits such as \"0644\"")),
-    }
-}
-
 impl Copy<'_> {
-    /// Copies what is at `from`: a link as it is, but the one that the recipe itself names is followed.
-    fn entry(&self, from: &str, to: &str, named: bool) -> Result<(), StepError> {
+    /// Copies what is at `from`: a link as it is, but the one that the recipe itself names is followed. `below` is the
+    /// path that patterns know it by.
+    fn entry(&self, from: &str, to: &str, below: &str, named: bool) -> Result<(), StepError> {
         if self.attempt.context().stop.is_requested() {
             return Err(StepError::Stopped);
         }
@@ -105,15 +106,18 @@ impl Copy<'_> {
         let mode = found.permissions().mode() & 0o7777;
         let owner = self.owner.unwrap_or((found.uid(), found.gid()));
         if found.is_dir() {
-            self.folder(to, mode, owner)?;
+            // One that is there keeps its mode and owner: `rootfs/etc` is not meant to change /etc.
+            self.make_folder(to, self.modes.folder(below, mode)?, owner)?;
             for name in self.from.list(from).map_err(read)? {
-                self.entry(&format!("{from}/{name}"), &format!("{to}/{name}"), false)?;
+                let below = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
+                self.entry(&format!("{from}/{name}"), &format!("{to}/{name}"), &below, false)?;
             }
             return Ok(());
         }
         let written = if found.is_file() {
             let mut file = self.from.open_file(from).map_err(read)?;
-            self.to.write_from(to, &mut file, self.mode.unwrap_or(mode), Some(owner))
+            let mode = self.modes.file(below, mode, || is_script(&mut file).map_err(read))?;
+            self.to.write_from(to, &mut file, mode, Some(owner))
         } else if found.is_symlink() {
             self.link(&self.from.read_link(from).map_err(read)?, to, owner)
         } else {
@@ -139,13 +143,6 @@ impl Copy<'_> {
             self.make_folder(&so_far, 0o755, (0, 0))?;
         }
         Ok(())
-    }
-
-    /// A folder that is copied. One that is there keeps its mode and owner: `rootfs/etc` is not meant to change /etc.
-    fn folder(&self, path: &str, mode: u32, owner: (u32, u32)) -> Result<(), StepError> {
-        // With a mode for files, a folder may be entered by whoever may read it.
-        let mode = self.mode.map_or(mode, |mode| mode | (mode & 0o444) >> 2);
-        self.make_folder(path, mode, owner)
     }
 
     fn make_folder(&self, path: &str, mode: u32, owner: (u32, u32)) -> Result<(), StepError> {
@@ -174,6 +171,14 @@ impl Copy<'_> {
     }
 }
 
+/// Whether a file begins with `#!`; it is read from its beginning afterwards.
+fn is_script(file: &mut File) -> io::Result<bool> {
+    let mut start = Vec::new();
+    file.by_ref().take(2).read_to_end(&mut start)?;
+    file.rewind()?;
+    Ok(start == b"#!")
+}
+
 fn not_written(doing: &'static str, path: &str, source: io::Error) -> StepError {
     if source.kind() == io::ErrorKind::StorageFull {
         return StepError::Full { path: path.to_owned(), source };
@@ -184,17 +189,6 @@ fn not_written(doing: &'static str, path: &str, source: io::Error) -> StepError 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mode_is_keep_or_octal() {
-        assert_eq!(mode(None).unwrap(), None);
-        assert_eq!(mode(Some("keep")).unwrap(), None);
-        assert_eq!(mode(Some("0644")).unwrap(), Some(0o644));
-        assert_eq!(mode(Some("4755")).unwrap(), Some(0o4755));
-        for wrong in ["", "644 ", "0899", "+644", "u+x", "77777", "6"] {
-            assert!(mode(Some(wrong)).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn paths_stay_where_they_belong() {

@@ -9,6 +9,7 @@ mod attempt;
 mod files;
 mod hold;
 mod metadata;
+mod modes;
 mod packages;
 mod secrets;
 mod services;
@@ -21,6 +22,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use attempt::Attempt;
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +30,7 @@ use super::installed::InstalledError;
 use super::packages::PackagesError;
 use super::root::{Root, RootError};
 use crate::host::stop::Stop;
-use crate::recipe::{Span, Step, Update};
+use crate::recipe::{Limits, Span, Step};
 use crate::report::{Event, Reporter};
 
 /// A step without a `timeout` of its own has this long for each try.
@@ -135,7 +137,7 @@ async fn run_all(
         let (number, name) = (index + 1, context.reporter.masked(&step.title()));
         context.reporter.emit(Event::Step { number, of: steps.len(), name: name.clone() });
         let began = Instant::now();
-        let label = format!("{number} {}", step.kind());
+        let label = format!("{number} {}", step.as_kind().key());
         let result = run_one(&session, &label, step).await;
         let seconds = began.elapsed().as_secs_f64();
         if let Err(source) = result {
@@ -147,22 +149,33 @@ async fn run_all(
     Ok(done)
 }
 
+/// What a kind of step does. Its keys in the recipe are the implementor's own.
+#[async_trait]
+trait Runs: Sync {
+    /// One try, in which nothing of an earlier one may be in the way.
+    async fn run(&self, attempt: &Attempt<'_>) -> Result<(), StepError>;
+}
+
+/// The table of kinds.
+fn runs(step: &Step) -> &dyn Runs {
+    match step {
+        Step::Update(update) => update,
+        Step::Packages(packages) => packages,
+        Step::Files(files) => files,
+        Step::Shell(shell) => shell,
+        Step::Ansible(ansible) => ansible,
+        Step::Services(services) => services,
+    }
+}
+
 /// One step, with its repeats.
 async fn run_one(session: &Session<'_>, label: &str, step: &Step) -> Result<(), StepError> {
-    let (timeout, retries) = limits(step);
+    let Limits { timeout, retries } = step.as_kind().limits();
     let limit = timeout.map_or(TIMEOUT, Span::duration);
     let mut tries = 0;
     loop {
         let attempt = Attempt::new(session, label, step, limit);
-        let result = match step {
-            Step::Update(update) => update::run(&attempt, update).await,
-            Step::Packages(packages) => packages::run(&attempt, packages).await,
-            Step::Files(files) => files::run(&attempt, files),
-            Step::Shell(shell) => shell::run(&attempt, shell).await,
-            Step::Ansible(ansible) => ansible::run(&attempt, ansible).await,
-            Step::Services(services) => services::run(&attempt, services).await,
-        };
-        let error = match result {
+        let error = match runs(step).run(&attempt).await {
             Ok(()) => return attempt.nothing_left(),
             Err(error) => error,
         };
@@ -189,18 +202,6 @@ async fn run_one(session: &Session<'_>, label: &str, step: &Step) -> Result<(), 
 /// services that fail for a moment are what repeats are for.
 fn pause(tries: u32) -> Duration {
     Duration::from_secs((2_u64 << tries.min(4)).min(30))
-}
-
-fn limits(step: &Step) -> (Option<Span>, u32) {
-    match step {
-        Step::Update(Update::Scope(_)) => (None, 0),
-        Step::Files(files) => (files.timeout, files.retries),
-        Step::Update(Update::Full(to)) => (to.timeout, to.retries),
-        Step::Packages(packages) => (packages.timeout, packages.retries),
-        Step::Shell(shell) => (shell.timeout, shell.retries),
-        Step::Ansible(ansible) => (ansible.timeout, ansible.retries),
-        Step::Services(services) => (services.timeout, services.retries),
-    }
 }
 
 /// A step that failed.
@@ -278,17 +279,5 @@ mod tests {
         let seconds: Vec<u64> = (0..7).map(|tries| pause(tries).as_secs()).collect();
         assert_eq!(seconds, [2, 4, 8, 16, 30, 30, 30]);
         assert_eq!(pause(u32::MAX).as_secs(), 30);
-    }
-
-    #[test]
-    fn a_step_is_named_by_what_it_does() {
-        let step: Step =
-            serde_json::from_value(serde_json::json!({"shell": {"run": "\n# note\n  make install\n"}}))
-                .unwrap();
-        assert_eq!(step.title(), "shell: make install");
-        let long = "x".repeat(100);
-        let step: Step =
-            serde_json::from_value(serde_json::json!({"packages": {"install": [long]}})).unwrap();
-        assert_eq!(step.title().chars().count(), "packages: ".len() + 61);
     }
 }

@@ -3,8 +3,10 @@
 
 use std::path::Path;
 
-use super::StepError;
+use async_trait::async_trait;
+
 use super::attempt::Attempt;
+use super::{Runs, StepError};
 use crate::host::glob;
 use crate::host::root_dir::RootDir;
 use crate::provision::packages::PackageManager;
@@ -14,29 +16,32 @@ use crate::recipe::Packages;
 /// In memory: /tmp is a tmpfs while steps run. Not below /run/bakehouse, which apt's own user may not enter.
 const FILES: &str = "/tmp/bakehouse-packages";
 
-pub(super) async fn run(attempt: &Attempt<'_>, packages: &Packages) -> Result<(), StepError> {
-    let manager = attempt.package_manager()?;
-    for (key, names) in [("install", &packages.install), ("remove", &packages.remove)] {
-        for name in names {
-            check_name(key, name)?;
+#[async_trait]
+impl Runs for Packages {
+    async fn run(&self, attempt: &Attempt<'_>) -> Result<(), StepError> {
+        let manager = attempt.package_manager()?;
+        for (key, names) in [("install", &self.install), ("remove", &self.remove)] {
+            for name in names {
+                check_name(key, name)?;
+            }
         }
+        let root = attempt.root().dir();
+        let files = copy_files(attempt, manager, &self.files)?;
+        let result = async {
+            if !self.install.is_empty() || !files.is_empty() {
+                attempt.session.metadata.fetch(attempt, manager).await?;
+                attempt.invoke(manager.install(&self.install, &files)).await?;
+            }
+            if !self.remove.is_empty() {
+                attempt.invoke(manager.remove(&self.remove)).await?;
+            }
+            Ok(())
+        };
+        let result = result.await;
+        // They would be gone with the tmpfs; sooner saves its memory.
+        root.remove(FILES).map_err(|source| RootError::file("remove", FILES, source))?;
+        result
     }
-    let root = attempt.root().dir();
-    let files = copy_files(attempt, manager, &packages.files)?;
-    let result = async {
-        if !packages.install.is_empty() || !files.is_empty() {
-            attempt.session.metadata.fetch(attempt, manager).await?;
-            attempt.invoke(manager.install(&packages.install, &files)).await?;
-        }
-        if !packages.remove.is_empty() {
-            attempt.invoke(manager.remove(&packages.remove)).await?;
-        }
-        Ok(())
-    };
-    let result = result.await;
-    // They would be gone with the tmpfs; sooner saves its memory.
-    root.remove(FILES).map_err(|source| RootError::file("remove", FILES, source))?;
-    result
 }
 
 /// A name as package managers have it: `nginx`, `nginx-1.22-1.el9`, `libc6:arm64`, `nginx=1.22.1-9`,

@@ -1,32 +1,35 @@
 //! `services`: which services start when the image boots.
 
-use super::StepError;
+use async_trait::async_trait;
+
 use super::attempt::Attempt;
+use super::{Runs, StepError};
 use crate::provision::root::RootCommand;
 use crate::recipe::Services;
 
-pub(super) async fn run(attempt: &Attempt<'_>, services: &Services) -> Result<(), StepError> {
-    if !attempt.root().facts().systemd {
-        return Err(StepError::Lacks {
-            what: "systemd",
-            instead: "services need it; use a shell step for another init",
-        });
-    }
-    for (key, names) in
-        [("mask", &services.mask), ("disable", &services.disable), ("enable", &services.enable)]
-    {
-        if names.is_empty() {
-            continue;
+#[async_trait]
+impl Runs for Services {
+    async fn run(&self, attempt: &Attempt<'_>) -> Result<(), StepError> {
+        if !attempt.root().facts().systemd {
+            return Err(StepError::Lacks {
+                what: "systemd",
+                instead: "services need it; use a shell step for another init",
+            });
         }
-        for name in names {
-            check_name(key, name)?;
+        for (key, names) in [("mask", &self.mask), ("disable", &self.disable), ("enable", &self.enable)] {
+            if names.is_empty() {
+                continue;
+            }
+            for name in names {
+                check_name(key, name)?;
+            }
+            // With --root systemctl works on the unit files alone and asks no running systemd.
+            let words = ["systemctl", "--root=/", key, "--"].into_iter().map(str::to_owned);
+            let command = RootCommand::new(words.chain(names.iter().cloned()));
+            attempt.run(&format!("systemctl {key}"), command).await?;
         }
-        // With --root systemctl works on the unit files alone and asks no running systemd.
-        let words = ["systemctl", "--root=/", key, "--"].into_iter().map(str::to_owned);
-        let command = RootCommand::new(words.chain(names.iter().cloned()));
-        attempt.run(&format!("systemctl {key}"), command).await?;
+        Ok(())
     }
-    Ok(())
 }
 
 /// As systemd.unit(5) has unit names.

@@ -1,7 +1,9 @@
 //! `update`: brings the root's packages up to date.
 
-use super::StepError;
+use async_trait::async_trait;
+
 use super::attempt::Attempt;
+use super::{Runs, StepError};
 use crate::provision::packages::{Invocation, PackageManager};
 use crate::provision::root::RootFacts;
 use crate::recipe::{Update, UpdateScope};
@@ -9,16 +11,19 @@ use crate::recipe::{Update, UpdateScope};
 /// What Amazon Linux 2023 calls its newest release.
 const LATEST: &str = "latest";
 
-pub(super) async fn run(attempt: &Attempt<'_>, update: &Update) -> Result<(), StepError> {
-    let manager = attempt.package_manager()?;
-    let release = release(attempt.root().facts(), update.release())?;
-    attempt.session.metadata.fetch(attempt, manager).await?;
-    if update.scope() == UpdateScope::Security
-        && let Some(list) = manager.advisories(release)
-    {
-        look_for_advisories(attempt, manager, list).await?;
+#[async_trait]
+impl Runs for Update {
+    async fn run(&self, attempt: &Attempt<'_>) -> Result<(), StepError> {
+        let manager = attempt.package_manager()?;
+        let release = release(attempt.root().facts(), self.release())?;
+        attempt.session.metadata.fetch(attempt, manager).await?;
+        if self.scope() == UpdateScope::Security
+            && let Some(list) = manager.advisories(release)
+        {
+            look_for_advisories(attempt, manager, list).await?;
+        }
+        attempt.invoke(manager.update(attempt.root(), self.scope(), release)?).await
     }
-    attempt.invoke(manager.update(attempt.root(), update.scope(), release)?).await
 }
 
 /// Amazon Linux 2023 gets packages from the release that the image has, for ever the same ones, unless the command

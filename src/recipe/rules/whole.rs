@@ -121,6 +121,18 @@ pub(super) fn method(look: &Look<'_>, findings: &mut Findings) {
     findings.error(ProblemKind::Conflict, &look.path, At::Value, message, hint);
 }
 
+pub(super) fn filesystem(look: &Look<'_>, findings: &mut Findings) {
+    if look.recipe.get("base").is_some() && look.recipe.pointer("/base/scratch").is_none() {
+        findings.error(
+            ProblemKind::Conflict,
+            &look.path,
+            At::Key,
+            "`filesystem` is for a root that is made from packages, and this base has its own",
+            "take the key out; the file system is chosen in the recipe with `base: { scratch: … }`",
+        );
+    }
+}
+
 pub(super) fn encrypt(look: &Look<'_>, findings: &mut Findings) {
     let good = match look.value {
         Value::Bool(on) => !on,

@@ -264,6 +264,21 @@ pub(super) fn kept_mode(text: &str) -> Verdict {
     })
 }
 
+/// A pattern of paths below a folder that the recipe names.
+pub(super) fn relative_pattern(text: &str) -> Verdict {
+    let mut parts = text.strip_suffix('/').unwrap_or(text).split('/');
+    let part = |part: &str| {
+        let name = !matches!(part, "" | "." | "..") && !part.contains('\0');
+        name && (part == "**" || !part.contains("**"))
+    };
+    require(
+        parts.all(part),
+        text,
+        "a pattern of files below `from`",
+        "write a path relative to `from`, with `*` and `?` in names and `**` for any folders: usr/local/bin/*, **/*.sh",
+    )
+}
+
 /// A path in the image.
 pub(super) fn absolute(text: &str) -> Verdict {
     if !text.starts_with('/') || text.contains('\0') {
@@ -393,6 +408,11 @@ mod tests {
         table(sealed, &["/a", "/a/*", "/*.log"], &["/", "/*", "//*", "/./*", "/./", "a"]);
         table(mode, &["644", "0644", "4755"], &["", "9", "0o644", "00644", "rwx", "648"]);
         table(kept_mode, &["keep", "0600"], &["kept"]);
+        table(
+            relative_pattern,
+            &["a", "usr/local/bin/*", "**/*.sh", "**", "bin/", ".a/?"],
+            &["", "/", "/bin/*", "../a", "a/./b", "a//b", "**.sh", "a/**b", "a/../b", "a\0"],
+        );
         table(
             owner_of_files,
             &["root", "root:adm", "1000:1000", "www-data"],
