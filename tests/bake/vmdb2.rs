@@ -20,7 +20,7 @@ async fn a_disk_that_vmdb2_made_is_baked_on_and_boots() {
     yard.recipe(
         "by-vmdb2",
         "version: 1\nname: by-vmdb2\narchitecture: x86_64\nbase: { file: disk.img }\n\
-         disk: { size: 2GiB }\nimage: { boot-mode: legacy-bios }\n\
+         disk: { size: 2GiB }\nboot: { within: 10m }\nimage: { boot-mode: legacy-bios }\n\
          provision:\n  - shell: { run: 'echo baked > /etc/baked && update-grub' }\n\
          checks:\n\
          \x20 - file: { path: /etc/baked, contains: baked }\n\

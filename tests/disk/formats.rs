@@ -23,7 +23,7 @@ use super::odd;
 use crate::gate;
 use crate::store::Local;
 
-const TOOLS: [&str; 4] = ["mkfs.xfs", "xfs_repair", "mkfs.btrfs", "btrfs"];
+const TOOLS: [&str; 5] = ["mkfs.xfs", "xfs_repair", "mkfs.btrfs", "btrfs", "fstrim"];
 
 fn gate() -> bool {
     gate::has_root(&[NEEDS, &TOOLS].concat())

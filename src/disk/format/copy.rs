@@ -9,7 +9,7 @@ use super::{FormatError, LIMIT, Part};
 use crate::disk::filesystem::FilesystemKind;
 use crate::disk::loop_device::{Access, LoopDevice};
 use crate::disk::mount::{Mount, Target};
-use crate::host::exec::{Cmd, ExecError};
+use crate::host::exec::Cmd;
 use crate::host::stop::Stop;
 
 /// Runs `make` on a loop device of the part, and copies the root folder into what it made. When it fails, the mount and
@@ -26,17 +26,15 @@ pub(super) async fn into_new(
     let dir = tempfile::tempdir().map_err(|source| FormatError::Temporary { source })?;
     let at = Target::Host(dir.path());
     let mount = Mount::new(device.node(), at, driver.name, MountFlags::NOATIME, driver.read_write)?;
-    let copied = copy(part.root, mount.path(), stop).await;
-    let synced = mount.sync();
+    let copied = fill(part.root, &mount, stop).await;
     // The first error is the one to tell; after a stop too, the mount is taken off.
     let unmounted = mount.unmount(&Stop::never()).await;
     copied?;
-    synced?;
     unmounted?;
     Ok(device.close().await?)
 }
 
-async fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<(), ExecError> {
+async fn fill(from: &Path, mount: &Mount, stop: &Stop) -> Result<(), FormatError> {
     Cmd::new("cp")
         .args(["--recursive", "--no-dereference", "--sparse=auto"])
         // Said one by one: what `--archive` or `all` cannot keep they drop without a word.
@@ -44,10 +42,13 @@ async fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<(), ExecError> {
         // The folder itself, into the file system's own top.
         .arg("--no-target-directory")
         .arg(from)
-        .arg(to)
+        .arg(mount.path())
         .env("LC_ALL", "C")
         .timeout(LIMIT)
         .run(stop)
         .await?;
+    // What was written and given up on the way reads as zeros again.
+    mount.sync()?;
+    Cmd::new("fstrim").arg(mount.path()).timeout(LIMIT).run(stop).await?;
     Ok(())
 }
