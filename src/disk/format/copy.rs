@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::mount::MountFlags;
 
 use super::{FormatError, LIMIT, Part};
-use crate::disk::filesystem::FilesystemKind;
+use crate::disk::filesystem::{Driver, FilesystemKind};
 use crate::disk::loop_device::{Access, LoopDevice};
 use crate::disk::mount::{Mount, Target};
 use crate::host::exec::Cmd;
@@ -22,16 +22,29 @@ pub(super) async fn into_new(
 ) -> Result<(), FormatError> {
     let driver = kind.driver().ok_or_else(|| FormatError::NoDriver { kind: kind.clone() })?;
     let device = LoopDevice::attach(part.disk, part.start, part.size, Access::ReadWrite)?;
+    let filled = on(&device, driver, make, part.root, stop).await;
+    // The first error is the one to tell.
+    let closed = device.close().await;
+    filled?;
+    Ok(closed?)
+}
+
+async fn on(
+    device: &LoopDevice,
+    driver: Driver,
+    make: Cmd,
+    from: &Path,
+    stop: &Stop,
+) -> Result<(), FormatError> {
     make.arg(device.node()).run(stop).await?;
     let dir = tempfile::tempdir().map_err(|source| FormatError::Temporary { source })?;
     let at = Target::Host(dir.path());
     let mount = Mount::new(device.node(), at, driver.name, MountFlags::NOATIME, driver.read_write)?;
-    let copied = fill(part.root, &mount, stop).await;
-    // The first error is the one to tell; after a stop too, the mount is taken off.
+    let filled = fill(from, &mount, stop).await;
+    // After a stop too, the mount is waited for.
     let unmounted = mount.unmount(&Stop::never()).await;
-    copied?;
-    unmounted?;
-    Ok(device.close().await?)
+    filled?;
+    Ok(unmounted?)
 }
 
 async fn fill(from: &Path, mount: &Mount, stop: &Stop) -> Result<(), FormatError> {
