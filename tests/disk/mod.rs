@@ -1,10 +1,12 @@
 //! Disks for real: files with tables and file systems made here, loop devices, mounts.
 
 mod boot_check;
+mod btrfs;
 mod fixture;
 mod format;
 mod grow;
 mod initramfs;
+mod kinds;
 mod layout;
 mod loops;
 mod table;
