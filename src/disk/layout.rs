@@ -9,13 +9,14 @@ use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 
 use super::btrfs::{self, Subvolume, Subvolumes};
-use super::filesystem::{self, FilesystemKind};
+use super::filesystem::FilesystemKind;
 use super::fstab::{self, FstabLine};
 use super::ids::{DeviceName, DiskIds, IdsError, Volume};
 use super::loop_device::{Access, LoopDevice, LoopError};
 use super::mount::{Mount, MountError, Target};
 use super::table::{TYPE_XBOOTLDR, TableKind};
 use crate::host::exec::ExecError;
+use crate::host::kernel_log::KernelLog;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 
@@ -169,6 +170,7 @@ async fn look_into(disk: &Path, volume: &Volume, stop: &Stop) -> Result<Seen, La
     let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     let target = Target::Host(dir.path());
     let is_btrfs = *kind == FilesystemKind::Btrfs;
+    let log = KernelLog::from_now();
     let mount = if is_btrfs {
         let data = format!("{},{}", driver.read_only, btrfs::top_level_option());
         btrfs::mount(&device, target, flags, &data, stop).await
@@ -178,12 +180,13 @@ async fn look_into(disk: &Path, volume: &Volume, stop: &Stop) -> Result<Seen, La
     let mount = match mount {
         Ok(mount) => mount,
         Err(source @ MountError::Refused { .. }) => {
-            let features = filesystem::features(kind, device.node(), stop).await;
+            // Mounting a device that does not fit is refused as an invalid argument; the log says what is meant.
+            let reason = log.about(&format!("loop{}", device.number()));
             let error = LayoutError::NotMounted {
                 disk: disk.to_owned(),
                 volume: volume.to_string(),
                 kind: kind.to_string(),
-                features,
+                reason,
                 source,
             };
             device.close().await?;
@@ -414,9 +417,9 @@ pub enum LayoutError {
         "{volume} of {} holds {kind}, which this machine's kernel does not mount{}; check it with the file system's \
          own tool, and where it is sound, bake on a machine with a newer kernel or use `method: launch`",
         disk.display(),
-        features.as_ref().map(|features| format!(" (its features: {features})")).unwrap_or_default()
+        reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
     )]
-    NotMounted { disk: PathBuf, volume: String, kind: String, features: Option<String>, source: MountError },
+    NotMounted { disk: PathBuf, volume: String, kind: String, reason: Option<String>, source: MountError },
     #[error(
         "{} holds no root: no file system on it has /etc/os-release",
         disk.display()
