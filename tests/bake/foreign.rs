@@ -13,7 +13,8 @@ fn recipe(name: &str, base: &str, rest: &str, steps: &str, mib: u32) -> String {
         "version: 1\nname: {name}\narchitecture: x86_64\nbase: {base}\n{rest}\
          provision:\n  - shell: {{ run: '{steps}' }}\n\
          checks:\n  - file: {{ path: /home/baked, contains: here }}\n\
-         \x20 - command: {{ run: 'df --output=size -BM / | tail -n 1 | tr -dc 0-9 | xargs test {mib} -lt' }}\n"
+         \x20 - command: {{ run: 'df --output=size -BM / | tail -n 1 | tr -dc 0-9 | xargs test {mib} -lt' }}\n\
+         boot: {{ within: 10m }}\n"
     )
 }
 
