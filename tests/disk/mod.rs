@@ -1,6 +1,7 @@
 //! Disks for real: files with tables and file systems made here, loop devices, mounts.
 
 mod boot_check;
+mod boot_loaders;
 mod fixture;
 mod format;
 mod grow;
