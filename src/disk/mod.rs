@@ -6,6 +6,7 @@ pub mod block_map;
 pub mod boot_check;
 pub mod boot_config;
 pub mod boot_loader;
+pub mod btrfs;
 pub mod delta;
 pub mod filesystem;
 pub mod format;

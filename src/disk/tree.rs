@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::mount::MountFlags;
 
+use super::btrfs::{self, Subvolume};
 use super::filesystem::FilesystemKind;
 use super::ids::Volume;
 use super::layout::Layout;
@@ -34,8 +35,11 @@ pub struct MountedTree {
 #[derive(Debug)]
 struct Mounted {
     mount: Mount,
-    device: LoopDevice,
-    trims: bool,
+    /// `None` where an earlier mount of the same part has it: more subvolumes of one btrfs.
+    device: Option<LoopDevice>,
+    /// The part's number.
+    part: u32,
+    kind: FilesystemKind,
 }
 
 impl Drop for MountedTree {
@@ -49,10 +53,16 @@ impl MountedTree {
     ///
     /// # Errors
     /// [`TreeError`]; then nothing stays mounted.
-    pub fn open(disk: &Path, layout: &Layout, at: &Path, access: Access) -> Result<Self, TreeError> {
+    pub async fn open(
+        disk: &Path,
+        layout: &Layout,
+        at: &Path,
+        access: Access,
+        stop: &Stop,
+    ) -> Result<Self, TreeError> {
         let mut tree =
             Self { disk: disk.to_owned(), at: at.to_owned(), mounts: Vec::new(), esp_mounted: false };
-        tree.add(&layout.root, Target::Host(at), access)?;
+        tree.add(&layout.root, layout.subvolume.as_ref(), Target::Host(at), access, stop).await?;
         for entry in &layout.mounts {
             // Opened anew for every mount, and closed again: a descriptor kept open would hold the mount.
             let root = tree.root()?;
@@ -65,7 +75,8 @@ impl MountedTree {
                 root.make_dirs(&entry.path, 0o755)
                     .map_err(|source| TreeError::Io { path: at.to_owned(), source })?;
             }
-            match tree.add(&entry.volume, Target::Inside(&root, &entry.path), access) {
+            let target = Target::Inside(&root, &entry.path);
+            match tree.add(&entry.volume, entry.subvolume.as_ref(), target, access, stop).await {
                 Ok(()) => tree.esp_mounted |= is_esp,
                 // The kernels of some build hosts lack vfat: the caller holds the packages that would write there.
                 Err(TreeError::Mount(error)) if is_esp && error.is_unknown_filesystem() => {}
@@ -75,12 +86,17 @@ impl MountedTree {
         Ok(tree)
     }
 
-    fn add(&mut self, volume: &Volume, target: Target<'_>, access: Access) -> Result<(), TreeError> {
-        let kind = volume.filesystem.as_ref().map(|found| &found.kind);
-        let Some(driver) = kind.and_then(FilesystemKind::driver) else {
-            return Err(TreeError::Unsupported { disk: self.disk.clone(), volume: volume.to_string() });
-        };
-        let device = LoopDevice::attach(&self.disk, volume.partition.start, volume.partition.size, access)?;
+    async fn add(
+        &mut self,
+        volume: &Volume,
+        subvolume: Option<&Subvolume>,
+        target: Target<'_>,
+        access: Access,
+        stop: &Stop,
+    ) -> Result<(), TreeError> {
+        let unsupported = || TreeError::Unsupported { disk: self.disk.clone(), volume: volume.to_string() };
+        let kind = volume.filesystem.as_ref().map(|found| found.kind.clone()).ok_or_else(unsupported)?;
+        let driver = kind.driver().ok_or_else(unsupported)?;
         let (flags, data) = match access {
             // Reading must not change the disk: not even the times of the last access.
             Access::ReadOnly => {
@@ -88,9 +104,32 @@ impl MountedTree {
             }
             Access::ReadWrite => (MountFlags::NOATIME, driver.read_write),
         };
-        let mount = Mount::new(device.node(), target, driver.name, flags, data)?;
-        self.mounts.push(Mounted { mount, device, trims: kind != Some(&FilesystemKind::Vfat) });
+        let part = volume.number();
+        let (start, size) = (volume.partition.start, volume.partition.size);
+        // btrfs knows a device by what is on it: two loop devices on one part would be two of them.
+        let own = match self.device_of(part) {
+            None => Some(LoopDevice::attach(&self.disk, start, size, access)?),
+            Some(_) => None,
+        };
+        let Some(device) = own.as_ref().or_else(|| self.device_of(part)) else {
+            return Err(unsupported());
+        };
+        let mount = if kind == FilesystemKind::Btrfs {
+            let option = subvolume.map(Subvolume::option);
+            let data: Vec<&str> = [data, option.as_deref().unwrap_or_default()]
+                .into_iter()
+                .filter(|one| !one.is_empty())
+                .collect();
+            btrfs::mount(device, target, flags, &data.join(","), stop).await?
+        } else {
+            Mount::new(device.node(), target, driver.name, flags, data)?
+        };
+        self.mounts.push(Mounted { mount, device: own, part, kind });
         Ok(())
+    }
+
+    fn device_of(&self, part: u32) -> Option<&LoopDevice> {
+        self.mounts.iter().find(|one| one.part == part)?.device.as_ref()
     }
 
     /// The root, for reading and changing files. Drop it before [`MountedTree::close`]: while it is open it holds the
@@ -111,7 +150,7 @@ impl MountedTree {
     /// The device that the root is mounted from.
     #[must_use]
     pub fn root_device(&self) -> &Path {
-        self.mounts.first().map_or(Path::new(""), |root| root.device.node())
+        self.mounts.first().and_then(|root| root.device.as_ref()).map_or(Path::new(""), LoopDevice::node)
     }
 
     /// Whether the EFI system partition is mounted where fstab has it. Where it is not, what would be written to it must
@@ -131,7 +170,7 @@ impl MountedTree {
             // Blocks that were freed are given back only when the transaction that freed them is written. It also
             // makes sure that the path is still this mount's.
             one.mount.sync()?;
-            if one.trims {
+            if one.device.is_some() && one.kind != FilesystemKind::Vfat {
                 Cmd::new("fstrim").arg(one.mount.path()).timeout(TRIM_LIMIT).run(stop).await?;
             }
         }
@@ -159,7 +198,12 @@ impl MountedTree {
 async fn close_one(one: Mounted, stop: &Stop) -> Result<(), TreeError> {
     let synced = one.mount.sync();
     one.mount.unmount(stop).await?;
-    one.device.close().await?;
+    if let Some(device) = one.device {
+        if one.kind == FilesystemKind::Btrfs {
+            btrfs::forget(&device).await;
+        }
+        device.close().await?;
+    }
     Ok(synced?)
 }
 

@@ -46,7 +46,9 @@ pub(super) async fn disk(disk: &Path, plan: &Plan, bench: &Bench) -> Result<Chan
     let layout = Layout::find(disk, &bench.stop).await.map_err(BakeCause::from)?;
     let at = bench.work.root();
     std::fs::create_dir_all(&at).map_err(|source| BakeCause::File { path: at.clone(), source })?;
-    let tree = MountedTree::open(disk, &layout, &at, Access::ReadWrite).map_err(BakeCause::from)?;
+    let tree = MountedTree::open(disk, &layout, &at, Access::ReadWrite, &bench.stop)
+        .await
+        .map_err(BakeCause::from)?;
     if layout.esp.is_some() && !tree.esp_mounted() {
         bench
             .reporter

@@ -5,6 +5,7 @@
 
 mod direct;
 mod failure;
+mod foreign;
 mod quickstart;
 mod scratch;
 mod secret;

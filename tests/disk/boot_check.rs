@@ -122,6 +122,7 @@ fn layout() -> Layout {
     Layout {
         disk_size: 4 << 30,
         root: volumes[2].clone(),
+        subvolume: None,
         mounts: Vec::new(),
         esp: Some(volumes[0].clone()),
         boot: None,
@@ -265,6 +266,7 @@ async fn a_boot_of_its_own_has_its_own_paths() {
     root.layout.mounts.push(FstabMount {
         path: "/boot".to_owned(),
         volume: boot.clone(),
+        subvolume: None,
         options: Vec::new(),
     });
     root.layout.boot = Some(boot);

@@ -82,7 +82,8 @@ async fn what_cannot_be_baked_is_refused_by_name() {
     let xfs = Disk::with_table(64 * MIB, TABLE).await;
     SparseDisk::open(&xfs.path).unwrap().write_at(&xfs_superblock(), 17 * MIB).unwrap();
     let error = Layout::find(&xfs.path, &stop).await.unwrap_err();
-    assert!(matches!(&error, LayoutError::Mount(_)), "{error}");
+    assert!(matches!(&error, LayoutError::NotMounted { kind, .. } if kind == "xfs"), "{error}");
+    assert!(error.to_string().contains("method: launch"), "{error}");
 }
 
 #[tokio::test]
@@ -95,7 +96,7 @@ async fn a_damaged_file_system_is_an_error() {
     SparseDisk::open(&disk.path).unwrap().write_at(&vec![0xff; 1 << 20], 17 * MIB + 4096).unwrap();
     let error = Layout::find(&disk.path, &Stop::never()).await.unwrap_err();
     assert!(
-        matches!(error, LayoutError::Mount(_) | LayoutError::NoRoot { .. } | LayoutError::Io { .. }),
+        matches!(error, LayoutError::NotMounted { .. } | LayoutError::NoRoot { .. } | LayoutError::Io { .. }),
         "{error}"
     );
 }
