@@ -4,6 +4,7 @@
 use std::fs;
 
 use bakehouse::disk::boot_check::CheckedBoot;
+use bakehouse::disk::btrfs::Subvolume;
 use bakehouse::disk::ids::Volume;
 use bakehouse::disk::layout::FstabMount;
 use bakehouse::disk::table::TYPE_ROOT_X86_64;
@@ -27,6 +28,7 @@ fn mount(root: &mut Root, path: &str, number: u32) -> Volume {
     root.layout.mounts.push(FstabMount {
         path: path.to_owned(),
         volume: volume.clone(),
+        subvolume: None,
         options: Vec::new(),
     });
     volume
@@ -219,6 +221,25 @@ async fn a_chosen_default_of_a_menu_leads_somewhere_or_is_said() {
     // A menu that goes on with itself.
     root.grub_cfg(&format!("{}configfile /boot/grub/grub.cfg\n", menu("0")));
     boots(&root).await;
+}
+
+#[tokio::test]
+async fn a_subvolume_is_found_in_grubs_paths_and_judged_in_the_roots_flags() {
+    let mut root = Root::new();
+    root.layout.subvolume = Some(Subvolume { id: 256, path: "@".to_owned() });
+    let menu = |flags: &str| {
+        format!(
+            "search --fs-uuid --set=root {ROOT}\nmenuentry 'x' {{\n linux /@/boot/vmlinuz-{VERSION} root=UUID={ROOT} {flags}\n\
+             \tinitrd /@/boot/initrd.img-{VERSION}\n}}\n"
+        )
+    };
+    for good in ["rootflags=subvol=@", "rootflags=noatime,subvol=/@", "rootflags=subvolid=256", ""] {
+        root.grub_cfg(&menu(good));
+        assert_eq!(boots(&root).await[0].kernel, format!("/boot/vmlinuz-{VERSION}"), "{good}");
+    }
+    root.grub_cfg(&menu("rootflags=subvol=@old"));
+    root.refused("/boot/grub/grub.cfg", "boots subvol=@old, and the root that was found is subvolume @")
+        .await;
 }
 
 fn extlinux(root: &Root, text: &str) {

@@ -2,6 +2,7 @@
 
 mod boot_check;
 mod boot_loaders;
+mod esp;
 mod fixture;
 mod format;
 mod grow;

@@ -161,8 +161,6 @@ fn word(line: &str) -> (&str, &str) {
 /// lies on, any other beside the file.
 fn resolve(disk: &Sight<'_>, file: &str, path: &str) -> String {
     let (volume, _) = disk.volume_of(file);
-    match path.strip_prefix('/') {
-        Some(path) => format!("{}/{path}", disk.mounted_at(volume).unwrap_or_default()),
-        None => format!("{}/{path}", file.rsplit_once('/').map_or("", |(folder, _)| folder)),
-    }
+    let beside = || format!("{}/{path}", file.rsplit_once('/').map_or("", |(folder, _)| folder));
+    path.starts_with('/').then(|| disk.found_again(volume, path)).flatten().unwrap_or_else(beside)
 }

@@ -215,12 +215,9 @@ impl Reader<'_> {
                 Miss::Wrong(format!("the entry `{title}` loads from ({place}), which is not on this disk"))
             })?
         };
-        match self.disk.mounted_at(volume) {
-            Some(folder) => Ok(format!("{folder}/{}", path.trim_start_matches('/'))),
-            None => Err(Miss::Unknown(format!(
-                "`{path}` of the entry `{title}` is on {volume}, which is not mounted"
-            ))),
-        }
+        self.disk.found_again(volume, path).ok_or_else(|| {
+            Miss::Unknown(format!("`{path}` of the entry `{title}` is on {volume}, which is not mounted"))
+        })
     }
 }
 

@@ -33,7 +33,11 @@ impl Judge<'_> {
     pub(super) async fn entry(&mut self, entry: &Entry, stop: &Stop) -> Result<(), BootCheckError> {
         let Entry { file, title, .. } = entry;
         let before = self.found.problems.len();
+        if let Some(id) = entry.args.iter().find(|arg| arg.starts_with("systemd.machine_id=")) {
+            self.found.warning(format!("{file}: {id} gives all machines of this image the same machine id"));
+        }
         let root = self.root_argument(entry);
+        self.subvolume(entry);
         self.is_there(file, title, "kernel", &entry.kernel);
         let mut version = None;
         if self.found.problems.len() == before {
@@ -111,6 +115,25 @@ impl Judge<'_> {
             );
         }
         RootArgument::Given
+    }
+
+    /// `rootflags=` names the subvolume that was baked. Without one the default boots, which the layout took as well.
+    fn subvolume(&mut self, entry: &Entry) {
+        let Some(own) = &self.disk.layout.subvolume else { return };
+        let flags = entry.args.iter().rev().find_map(|arg| arg.strip_prefix("rootflags="));
+        let asked =
+            flags.unwrap_or_default().split(',').rev().find_map(|flag| match flag.split_once('=')? {
+                ("subvol", path) => Some((flag, path.trim_matches('/') == own.path)),
+                ("subvolid", id) => Some((flag, id.parse() == Ok(own.id))),
+                _ => None,
+            });
+        if let Some((flag, false)) = asked {
+            let title = &entry.title;
+            self.found.problem(
+                &entry.file,
+                format!("the entry `{title}` boots {flag}, and the root that was found is {own}"),
+            );
+        }
     }
 
     /// Without `root=`, systemd in the initramfs takes the partition with a root's type, on the disk that the loader was

@@ -25,6 +25,27 @@ impl Sight<'_> {
         seen.then_some(mount.path.as_str())
     }
 
+    /// Where a path of a part of the disk is in the root. On a btrfs loaders see all subvolumes below the top level, and
+    /// some begin at the root's own. `None` where that cannot be seen.
+    pub(super) fn found_again(&self, volume: &Volume, path: &str) -> Option<String> {
+        let path = path.trim_start_matches('/');
+        let root = (volume.number() == self.layout.root.number()).then_some(("", &self.layout.subvolume));
+        let mounts = self.layout.mounts.iter().filter(|mount| mount.volume.number() == volume.number());
+        let below = root
+            .into_iter()
+            .chain(mounts.map(|mount| (mount.path.as_str(), &mount.subvolume)))
+            .filter_map(|(folder, subvolume)| {
+                let subvolume = subvolume.as_ref().filter(|one| !one.path.is_empty())?;
+                Some((folder, path.strip_prefix(&subvolume.path)?.strip_prefix('/')?))
+            })
+            .min_by_key(|(_, rest)| rest.len());
+        let (folder, rest) = match below {
+            Some(found) => found,
+            None => (self.mounted_at(volume)?, path),
+        };
+        Some(format!("{folder}/{rest}"))
+    }
+
     /// The part of the disk that a path of the root lies on, and the path there.
     pub(super) fn volume_of<'p>(&self, path: &'p str) -> (&Volume, &'p str) {
         let below = |folder: &str| path.strip_prefix(folder).filter(|rest| rest.starts_with('/'));

@@ -7,10 +7,8 @@ use super::bls;
 use super::entry::{Entry, Found, Image};
 use super::loader::Loader;
 use super::unified::{self, Unified};
+use crate::disk::table::TYPE_XBOOTLDR;
 use crate::host::glob;
-
-/// The GPT type of an extended boot partition (UAPI Discoverable Partitions Specification).
-const TYPE_XBOOTLDR: &str = "BC13C2FF-59E6-4262-A352-B275FD6F7172";
 
 #[derive(Debug)]
 pub(super) struct SystemdBoot;
