@@ -8,6 +8,7 @@ pub mod boot_config;
 pub mod boot_loader;
 pub mod btrfs;
 pub mod delta;
+pub mod esp;
 pub mod filesystem;
 pub mod format;
 pub mod fstab;

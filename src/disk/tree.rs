@@ -1,5 +1,6 @@
 //! A disk's file systems, mounted as its own system would have them: the root, and below it what its fstab mounts from
-//! the same disk. Owns the mounts and their loop devices; changes no file.
+//! the same disk. Owns the mounts and their loop devices; changes no file. Where the kernel has no FAT, the EFI system
+//! partition is shown as a folder ([`esp`](super::esp)).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use rustix::mount::MountFlags;
 
 use super::btrfs::{self, Subvolume};
+use super::esp::{EspError, EspFolder};
 use super::filesystem::FilesystemKind;
 use super::ids::Volume;
 use super::layout::Layout;
@@ -28,7 +30,21 @@ pub struct MountedTree {
     at: PathBuf,
     /// The root first. Dropped from the back.
     mounts: Vec<Mounted>,
-    esp_mounted: bool,
+    esp: Esp,
+    esp_folder: Option<EspFolder>,
+}
+
+/// How the EFI system partition is seen in the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Esp {
+    /// The disk has none.
+    Absent,
+    /// Mounted at this path of the root.
+    Mounted(String),
+    /// At this path is a folder with its files. What is changed there is written by [`MountedTree::trim`].
+    Copied(String),
+    /// Not seen, with the reason. What would be written to it must be kept from being written below its mount point.
+    Unseen(String),
 }
 
 /// A mount is declared before its device, so that it goes first.
@@ -44,6 +60,7 @@ struct Mounted {
 
 impl Drop for MountedTree {
     fn drop(&mut self) {
+        self.esp_folder = None;
         while self.mounts.pop().is_some() {}
     }
 }
@@ -60,8 +77,16 @@ impl MountedTree {
         access: Access,
         stop: &Stop,
     ) -> Result<Self, TreeError> {
-        let mut tree =
-            Self { disk: disk.to_owned(), at: at.to_owned(), mounts: Vec::new(), esp_mounted: false };
+        let mut tree = Self {
+            disk: disk.to_owned(),
+            at: at.to_owned(),
+            mounts: Vec::new(),
+            esp: match layout.esp {
+                Some(_) => Esp::Unseen("the root's fstab does not mount it".to_owned()),
+                None => Esp::Absent,
+            },
+            esp_folder: None,
+        };
         tree.add(&layout.root, layout.subvolume.as_ref(), Target::Host(at), access, stop).await?;
         for entry in &layout.mounts {
             // Opened anew for every mount, and closed again: a descriptor kept open would hold the mount.
@@ -77,13 +102,38 @@ impl MountedTree {
             }
             let target = Target::Inside(&root, &entry.path);
             match tree.add(&entry.volume, entry.subvolume.as_ref(), target, access, stop).await {
-                Ok(()) => tree.esp_mounted |= is_esp,
-                // The kernels of some build hosts lack vfat: the caller holds the packages that would write there.
-                Err(TreeError::Mount(error)) if is_esp && error.is_unknown_filesystem() => {}
+                Ok(()) if is_esp => tree.esp = Esp::Mounted(entry.path.clone()),
+                Ok(()) => {}
+                Err(TreeError::Mount(error)) if is_esp && error.is_unknown_filesystem() => {
+                    tree.copy_esp(&entry.volume, target, &entry.path, access, stop).await?;
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(tree)
+    }
+
+    /// Shows the ESP as a folder, beside the one that the tree is mounted at. Where that cannot be, it stays unseen.
+    async fn copy_esp(
+        &mut self,
+        volume: &Volume,
+        target: Target<'_>,
+        path: &str,
+        access: Access,
+        stop: &Stop,
+    ) -> Result<(), TreeError> {
+        let folder = self.at.with_extension("esp");
+        self.esp = match EspFolder::show(&self.disk, volume, target, folder, access, stop).await {
+            Ok(shown) => {
+                self.esp_folder = Some(shown);
+                Esp::Copied(path.to_owned())
+            }
+            Err(error @ (EspError::Damaged { .. } | EspError::Exec(ExecError::Missing { .. }))) => {
+                Esp::Unseen(format!("this machine's kernel has no vfat, and {error}"))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(())
     }
 
     async fn add(
@@ -153,19 +203,21 @@ impl MountedTree {
         self.mounts.first().and_then(|root| root.device.as_ref()).map_or(Path::new(""), LoopDevice::node)
     }
 
-    /// Whether the EFI system partition is mounted where fstab has it. Where it is not, what would be written to it must
-    /// be kept from being written below it.
+    /// How the EFI system partition is seen.
     #[must_use]
-    pub fn esp_mounted(&self) -> bool {
-        self.esp_mounted
+    pub fn esp(&self) -> &Esp {
+        &self.esp
     }
 
     /// Writes everything out and gives the freed blocks back: they become holes of the disk file and read as zeros.
     /// Without it a deleted file's bytes stay on the disk.
     ///
     /// # Errors
-    /// [`TreeError`]: fstrim's, or changes were lost.
+    /// [`TreeError`]: fstrim's, or changes were lost; on a copied ESP also what no FAT can hold.
     pub async fn trim(&self, stop: &Stop) -> Result<(), TreeError> {
+        if let Some(esp) = &self.esp_folder {
+            esp.write_back(stop).await?;
+        }
         for one in &self.mounts {
             // Blocks that were freed are given back only when the transaction that freed them is written. It also
             // makes sure that the path is still this mount's.
@@ -183,7 +235,10 @@ impl MountedTree {
     /// # Errors
     /// [`TreeError`]: who holds what, or what was lost.
     pub async fn close(mut self, stop: &Stop) -> Result<(), TreeError> {
-        let mut first = Ok(());
+        let mut first = match self.esp_folder.take() {
+            Some(esp) => esp.close(stop).await.map_err(TreeError::from),
+            None => Ok(()),
+        };
         while let Some(one) = self.mounts.pop() {
             let closed = close_one(one, stop).await;
             first = first.and(closed);
@@ -223,6 +278,8 @@ pub enum TreeError {
     Loop(#[from] LoopError),
     #[error(transparent)]
     Mount(#[from] MountError),
+    #[error(transparent)]
+    Esp(#[from] EspError),
     #[error(transparent)]
     Exec(#[from] ExecError),
 }

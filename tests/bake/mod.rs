@@ -6,6 +6,7 @@
 mod direct;
 mod failure;
 mod foreign;
+mod loaders;
 mod quickstart;
 mod scratch;
 mod secret;

@@ -1,7 +1,9 @@
 //! Disks for real: files with tables and file systems made here, loop devices, mounts.
 
 mod boot_check;
+mod boot_loaders;
 mod btrfs;
+mod esp;
 mod fixture;
 mod format;
 mod grow;

@@ -5,7 +5,7 @@ use std::fs;
 
 use bakehouse::disk::layout::Layout;
 use bakehouse::disk::sparse::SparseDisk;
-use bakehouse::disk::tree::{Access, MountedTree, TreeError};
+use bakehouse::disk::tree::{Access, Esp, MountedTree, TreeError};
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::stop::Stop;
 
@@ -27,7 +27,7 @@ async fn the_tree_is_mounted_changed_and_taken_back() {
         root.write("/boot/new", b"in boot", 0o644).unwrap();
         root.write("/srv/new", b"in the root", 0o644).unwrap();
     }
-    assert!(!tree.esp_mounted());
+    assert_eq!(*tree.esp(), Esp::Absent);
     tree.close(&stop).await.unwrap();
     assert_eq!(fs::read_dir(at.path()).unwrap().count(), 0);
 

@@ -10,7 +10,7 @@ use crate::disk::format;
 use crate::host::exec::{Cmd, ExecError};
 use crate::host::root_dir::RootDir;
 use crate::plan::Plan;
-use crate::provision::{DiskIdentity, FileSystemIdentity, set_up_cloud};
+use crate::provision::{DiskIdentity, EspAccess, FileSystemIdentity, KernelIdentity, set_up_cloud};
 use crate::recipe::{Distribution, Scratch};
 use crate::report::{Event, Timing};
 
@@ -84,7 +84,13 @@ pub(super) async fn run(
         boot_config::prepare_root(&dir, &ids)?;
         timings.push(Timing::new("install the distribution", phase.done()));
     }
-    let target = Target { root: &root, layout: None, identity: identity(&ids), esp_writable: false };
+    let target = Target {
+        root: &root,
+        layout: None,
+        identity: identity(&ids),
+        kernels: KernelIdentity::default(),
+        esp: EspAccess::None,
+    };
     let changed = change::root(&target, plan, bench).await?;
     let dir = open(&root)?;
     dir.remove(PROXY).map_err(|source| BakeCause::File { path: root.clone(), source })?;
