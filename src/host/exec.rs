@@ -439,7 +439,7 @@ fn shown(tail: &[String]) -> String {
 }
 
 /// Which Debian package brings a program.
-const HINTS: [(&str, &str); 21] = [
+const HINTS: [(&str, &str); 23] = [
     ("mmdebstrap", "mmdebstrap"),
     ("sfdisk", "fdisk"),
     ("blkid", "util-linux"),
@@ -453,6 +453,8 @@ const HINTS: [(&str, &str); 21] = [
     ("resize2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
     ("tune2fs", "e2fsprogs"),
+    ("xfs_growfs", "xfsprogs"),
+    ("btrfs", "btrfs-progs"),
     ("grub-mkimage", "grub-common"),
     ("mformat", "mtools"),
     ("mcopy", "mtools"),

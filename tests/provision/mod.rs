@@ -5,6 +5,7 @@
 mod apt;
 mod chroot;
 mod files;
+mod kernels;
 mod roots;
 mod seal;
 mod secrets;

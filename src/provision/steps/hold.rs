@@ -1,15 +1,16 @@
 //! Holding back packages whose scripts write boot code that is not a file of the root: to the EFI system partition
-//! while it is not mounted, or to the disk's first sectors, which a mounted root cannot reach. What is on the disk
-//! stays as the base had it; without the hold the scripts would fail, or write to a folder that the boot never reads.
+//! while it is not mounted (a copy of its files is no device, which grub-install asks for), or to the disk's first
+//! sectors, which a mounted root cannot reach. What is on the disk stays as the base had it; without the hold the
+//! scripts would fail, or write to a folder that the boot never reads.
 
-use super::{StepContext, StepError};
+use super::{EspAccess, StepContext, StepError};
 use crate::host::stop::Stop;
 use crate::provision::installed::installed;
 use crate::provision::root::{PackageManager, Root, RootCommand};
 
 /// Debian's and Ubuntu's packages that write to the EFI system partition when they are configured. Those that only
 /// carry GRUB's modules (grub-efi-amd64-bin) write nothing and are not here.
-const ESP_WRITERS: [&str; 8] = [
+const ESP_WRITERS: [&str; 7] = [
     "grub-cloud-amd64",
     "grub-cloud-arm64",
     "grub-efi-amd64",
@@ -17,8 +18,9 @@ const ESP_WRITERS: [&str; 8] = [
     "grub-efi-arm64",
     "grub-efi-arm64-signed",
     "shim-signed",
-    "systemd-boot",
 ];
+/// Writes files to it and needs no more than that: its bootctl is told where the partition is.
+const ESP_FILE_WRITERS: [&str; 1] = ["systemd-boot"];
 /// Writes to the boot sector and the sectors after it.
 const SECTOR_WRITERS: [&str; 1] = ["grub-pc"];
 
@@ -28,8 +30,11 @@ pub(super) async fn hold(root: &dyn Root, context: &StepContext) -> Result<Vec<S
         return Ok(Vec::new());
     }
     let packages = installed(root.dir())?;
-    let concerned =
-        |name: &str| SECTOR_WRITERS.contains(&name) || (!context.esp_writable && ESP_WRITERS.contains(&name));
+    let concerned = |name: &str| {
+        SECTOR_WRITERS.contains(&name)
+            || (context.esp != EspAccess::Full && ESP_WRITERS.contains(&name))
+            || (context.esp == EspAccess::None && ESP_FILE_WRITERS.contains(&name))
+    };
     let mut names: Vec<String> =
         packages.into_iter().map(|p| p.name).filter(|name| concerned(name)).collect();
     names.dedup();
