@@ -38,7 +38,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         let copy = ThrowAway::of(&image, &session, global).await?;
         let at = copy.work.root();
         std::fs::create_dir_all(&at)?;
-        let tree = MountedTree::open(&copy.disk, &copy.layout, &at, Access::ReadWrite)?;
+        let tree = MountedTree::open(&copy.disk, &copy.layout, &at, Access::ReadWrite, &session.stop).await?;
         let code = inside(tree.path(), &args.command, &session.stop).await;
         let closed = tree.close(&Stop::never()).await;
         let left = Left::These(vec![copy.work.path().display().to_string()]);

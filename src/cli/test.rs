@@ -116,7 +116,7 @@ async fn static_checks(
     let copy = ThrowAway::of(image, session, global).await?;
     let at = copy.work.root();
     std::fs::create_dir_all(&at)?;
-    let tree = MountedTree::open(&copy.disk, &copy.layout, &at, Access::ReadOnly)?;
+    let tree = MountedTree::open(&copy.disk, &copy.layout, &at, Access::ReadOnly, &session.stop).await?;
     let seen = match tree.root() {
         Ok(root) => {
             let outcomes = acceptance::static_checks(&root, &record.checks, &session.stop).await;

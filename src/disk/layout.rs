@@ -1,21 +1,27 @@
 //! What is where on a disk: which part is the root, and what its fstab mounts from the same disk. Looks only; refuses by
 //! name what cannot be changed here.
 
+mod mounts;
+
+use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 
+use super::btrfs::{self, Subvolume, Subvolumes};
 use super::filesystem::FilesystemKind;
-use super::fstab;
-use super::ids::{DeviceName, DiskIds, IdsError, Volume};
+use super::fstab::{self, FstabLine};
+use super::ids::{DiskIds, IdsError, Volume};
 use super::loop_device::{Access, LoopDevice, LoopError};
 use super::mount::{Mount, MountError, Target};
+use crate::host::exec::ExecError;
+use crate::host::kernel_log::KernelLog;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
-
-/// More lines than this no system mounts from one disk.
-const MOST_MOUNTS: usize = 32;
+pub use mounts::FstabMount;
+use mounts::{DISCOVERED, Known, discovered, resolve};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +30,9 @@ pub struct Layout {
     pub disk_size: u64,
     pub ids: DiskIds,
     pub root: Volume,
+    /// Which subvolume of the root's btrfs is the root.
+    #[serde(default)]
+    pub subvolume: Option<Subvolume>,
     /// What fstab mounts from this disk below the root, in the order in which it must be mounted.
     pub mounts: Vec<FstabMount>,
     pub esp: Option<Volume>,
@@ -31,15 +40,6 @@ pub struct Layout {
     pub boot: Option<Volume>,
     pub swap: Vec<Volume>,
     pub os: OsRelease,
-}
-
-/// One mount of the root's fstab that lies on this disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FstabMount {
-    /// Absolute, as the root sees it.
-    pub path: String,
-    pub volume: Volume,
-    pub options: Vec<String>,
 }
 
 /// What the root says of itself (os-release(5)).
@@ -64,51 +64,39 @@ impl Layout {
         let disk_size = std::fs::metadata(disk)
             .map_err(|source| LayoutError::Io { path: disk.to_owned(), source })?
             .len();
-        let mut root: Option<(Volume, Found)> = None;
-        let mut unsupported: Option<(Volume, FilesystemKind)> = None;
+        let mut roots: Vec<(Volume, Found)> = Vec::new();
+        let mut unusable: Option<LayoutError> = None;
+        let mut subvolumes = HashMap::new();
         for volume in &ids.volumes {
-            let Some(filesystem) = &volume.filesystem else {
+            let Some(filesystem) = volume.filesystem.as_ref().filter(|found| found.kind.may_be_root()) else {
                 continue;
             };
-            if !filesystem.kind.may_be_root() {
-                continue;
-            }
             if filesystem.kind.driver().is_none() {
-                unsupported.get_or_insert((volume.clone(), filesystem.kind.clone()));
+                unusable.get_or_insert_with(|| LayoutError::unsupported(disk, volume, &volume.to_string()));
                 continue;
             }
-            let Some(found) = look_into(disk, volume).await? else {
-                continue;
-            };
-            if let Some((first, _)) = &root {
-                return Err(LayoutError::TwoRoots {
-                    disk: disk.to_owned(),
-                    first: first.to_string(),
-                    second: volume.to_string(),
-                });
+            match look_into(disk, volume, stop).await {
+                Ok(seen) => {
+                    roots.extend(seen.roots.into_iter().map(|found| (volume.clone(), found)));
+                    subvolumes.insert(volume.number(), seen.subvolumes);
+                }
+                // It may be no part of the system: an error only where no other is the root.
+                Err(error @ LayoutError::NotMounted { .. }) => {
+                    unusable.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
             }
-            root = Some((volume.clone(), found));
         }
-        let Some((root, found)) = root else {
-            return Err(match unsupported {
-                Some((volume, kind)) => LayoutError::Unsupported {
-                    disk: disk.to_owned(),
-                    volume: volume.to_string(),
-                    kind: kind.to_string(),
-                },
-                None => LayoutError::NoRoot { disk: disk.to_owned() },
-            });
-        };
-        let mounts = resolve(&ids, root.number(), &found.fstab)
+        let (root, found) = the_root(disk, roots, unusable)?;
+        let known = Known { ids: &ids, subvolumes: &subvolumes };
+        let mut mounts = resolve(&known, &root, &found)
             .map_err(|reason| LayoutError::Fstab { disk: disk.to_owned(), reason })?;
+        discovered(&ids, &found, &mut mounts);
         for mount in &mounts {
             let kind = mount.volume.filesystem.as_ref().map(|found| &found.kind);
             if kind.and_then(FilesystemKind::driver).is_none() {
-                return Err(LayoutError::Unsupported {
-                    disk: disk.to_owned(),
-                    volume: format!("{} (mounted at {})", mount.volume, mount.path),
-                    kind: kind.map_or_else(|| "unknown".to_owned(), ToString::to_string),
-                });
+                let place = format!("{} (mounted at {})", mount.volume, mount.path);
+                return Err(LayoutError::unsupported(disk, &mount.volume, &place));
             }
         }
         let esp = ids.volumes.iter().find(|one| one.partition.is_esp()).cloned();
@@ -119,7 +107,7 @@ impl Layout {
             .filter(|one| one.filesystem.as_ref().is_some_and(|found| found.kind == FilesystemKind::Swap))
             .cloned()
             .collect();
-        Ok(Self { disk_size, ids, root, mounts, esp, boot, swap, os: found.os })
+        Ok(Self { disk_size, ids, root, subvolume: found.subvolume, mounts, esp, boot, swap, os: found.os })
     }
 }
 
@@ -137,33 +125,118 @@ fn refuse_layers(disk: &Path, ids: &DiskIds) -> Result<(), LayoutError> {
     Ok(())
 }
 
+/// What makes a file system, or a subvolume of one, a root.
 struct Found {
-    fstab: String,
+    subvolume: Option<Subvolume>,
+    fstab: Vec<FstabLine>,
     os: OsRelease,
+    /// Those of [`DISCOVERED`] that are there and empty.
+    empty: Vec<&'static str>,
 }
 
-/// Mounts a part read-only and reads what makes it a root. `None` where it is none.
-async fn look_into(disk: &Path, volume: &Volume) -> Result<Option<Found>, LayoutError> {
-    let Some(driver) = volume.filesystem.as_ref().and_then(|found| found.kind.driver()) else {
-        return Ok(None);
+/// What was seen in a part.
+struct Seen {
+    roots: Vec<Found>,
+    /// A btrfs's.
+    subvolumes: Option<Subvolumes>,
+}
+
+/// Mounts a part read-only and reads what makes it, or its subvolumes, a root.
+async fn look_into(disk: &Path, volume: &Volume, stop: &Stop) -> Result<Seen, LayoutError> {
+    let nothing = Seen { roots: Vec::new(), subvolumes: None };
+    let Some(kind) = volume.filesystem.as_ref().map(|found| &found.kind) else {
+        return Ok(nothing);
+    };
+    let Some(driver) = kind.driver() else {
+        return Ok(nothing);
     };
     let dir = tempfile::tempdir().map_err(|source| LayoutError::Io { path: std::env::temp_dir(), source })?;
     let device = LoopDevice::attach(disk, volume.partition.start, volume.partition.size, Access::ReadOnly)?;
-    let mount = Mount::new(
-        device.node(),
-        Target::Host(dir.path()),
-        driver.name,
-        MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC,
-        driver.read_only,
-    )?;
-    let found = read_root(dir.path());
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    let target = Target::Host(dir.path());
+    let is_btrfs = *kind == FilesystemKind::Btrfs;
+    let log = KernelLog::from_now();
+    let mount = if is_btrfs {
+        let data = format!("{},{}", driver.read_only, btrfs::top_level_option());
+        btrfs::mount(&device, target, flags, &data, stop).await
+    } else {
+        Mount::new(device.node(), target, driver.name, flags, driver.read_only)
+    };
+    let mount = match mount {
+        Ok(mount) => mount,
+        Err(source @ MountError::Refused { .. }) => {
+            // Mounting a device that does not fit is refused as an invalid argument; the log says what is meant.
+            let reason = log.about(&format!("loop{}", device.number()));
+            let error = LayoutError::NotMounted {
+                disk: disk.to_owned(),
+                volume: volume.to_string(),
+                kind: kind.to_string(),
+                reason,
+                source,
+            };
+            device.close().await?;
+            return Err(error);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let seen = read_part(dir.path(), is_btrfs, stop).await;
     mount.unmount(&Stop::never()).await?;
+    if is_btrfs {
+        btrfs::forget(&device).await;
+    }
     device.close().await?;
-    found.map_err(|source| LayoutError::Io { path: disk.to_owned(), source })
+    seen.map_err(|error| match error {
+        PartError::Io(source) => LayoutError::Io { path: disk.to_owned(), source },
+        PartError::Exec(error) => error.into(),
+    })
 }
 
-fn read_root(at: &Path) -> std::io::Result<Option<Found>> {
-    let root = RootDir::open(at)?;
+enum PartError {
+    Io(io::Error),
+    Exec(ExecError),
+}
+
+async fn read_part(at: &Path, is_btrfs: bool, stop: &Stop) -> Result<Seen, PartError> {
+    if !is_btrfs {
+        let root = read_root(at, "/", None).map_err(PartError::Io)?;
+        return Ok(Seen { roots: root.into_iter().collect(), subvolumes: None });
+    }
+    let subvolumes = Subvolumes::read(at, stop).await.map_err(PartError::Exec)?;
+    let read =
+        |one: &Subvolume| read_root(at, &format!("/{}", one.path), Some(one.clone())).map_err(PartError::Io);
+    let mut roots = Vec::new();
+    // What the kernel mounts when it is told nothing is the root, unless its own fstab names another.
+    if let Some(default) = read(&subvolumes.default)? {
+        roots.push(default);
+    }
+    let elsewhere = |found: &Found| {
+        found
+            .fstab
+            .iter()
+            .find(|line| line.path == "/")
+            .is_some_and(|line| subvolumes.asked(&line.options) != found.subvolume.as_ref())
+    };
+    if roots.iter().all(elsewhere) {
+        roots.clear();
+        for one in &subvolumes.all {
+            roots.extend(read(one)?);
+        }
+        // A snapshot of a root has its fstab too, which names the one that it was taken of.
+        if roots.iter().any(|found| !elsewhere(found)) {
+            roots.retain(|found| !elsewhere(found));
+        }
+    }
+    Ok(Seen { roots, subvolumes: Some(subvolumes) })
+}
+
+/// Reads what is at `path` of what is mounted at `at`. `None` where it is no root.
+fn read_root(at: &Path, path: &str, subvolume: Option<Subvolume>) -> io::Result<Option<Found>> {
+    let top = RootDir::open(at)?;
+    let root = match top.enter(path) {
+        // Named by btrfs, but no folder of that name: no root in any case.
+        Err(_) if path != "/" => return Ok(None),
+        other => other?,
+    };
     // `/etc/os-release` is usually a link; a root under construction may have only its target.
     let Some(os) =
         ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|path| root.read_text(path).ok())
@@ -171,11 +244,33 @@ fn read_root(at: &Path) -> std::io::Result<Option<Found>> {
         return Ok(None);
     };
     let fstab = match root.read_text("/etc/fstab") {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Ok(text) => fstab::parse(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
-    Ok(Some(Found { fstab, os: OsRelease::parse(&os) }))
+    let is_empty = |path: &&str| root.list(path).is_ok_and(|names| names.is_empty());
+    let empty = DISCOVERED.into_iter().filter(is_empty).collect();
+    Ok(Some(Found { subvolume, fstab, os: OsRelease::parse(&os), empty }))
+}
+
+/// The one root of what was found.
+fn the_root(
+    disk: &Path,
+    mut roots: Vec<(Volume, Found)>,
+    unusable: Option<LayoutError>,
+) -> Result<(Volume, Found), LayoutError> {
+    let name = |(volume, found): &(Volume, Found)| match &found.subvolume {
+        Some(subvolume) => format!("{subvolume} of {volume}"),
+        None => volume.to_string(),
+    };
+    if let [first, second, ..] = roots.as_slice() {
+        return Err(LayoutError::TwoRoots {
+            disk: disk.to_owned(),
+            first: name(first),
+            second: name(second),
+        });
+    }
+    roots.pop().ok_or_else(|| unusable.unwrap_or_else(|| LayoutError::NoRoot { disk: disk.to_owned() }))
 }
 
 impl OsRelease {
@@ -193,49 +288,6 @@ impl OsRelease {
     }
 }
 
-/// The mounts of an fstab that lie on this disk below the root, parents first. Entries of other disks, of the network
-/// and of the kernel are left out, and those that are not mounted at boot.
-fn resolve(ids: &DiskIds, root: u32, text: &str) -> Result<Vec<FstabMount>, String> {
-    let mut mounts: Vec<FstabMount> = Vec::new();
-    for line in fstab::parse(text) {
-        if line.kind == "swap" || line.has_option("noauto") || line.path == "none" {
-            continue;
-        }
-        let Some(volume) = DeviceName::parse(&line.device).and_then(|name| ids.find(&name)) else {
-            continue;
-        };
-        let path = clean(&line.path).ok_or_else(|| format!("`{}` is no path to mount at", line.path))?;
-        if path == "/" {
-            if volume.number() != root {
-                return Err(format!("it mounts {volume} at /, but the root that was found is another"));
-            }
-            continue;
-        }
-        if volume.number() == root {
-            return Err(format!("it mounts the root again at {path}"));
-        }
-        if mounts.iter().any(|one| one.path == path) {
-            return Err(format!("it mounts two parts at {path}"));
-        }
-        if mounts.len() == MOST_MOUNTS {
-            return Err(format!("it mounts more than {MOST_MOUNTS} parts of this disk"));
-        }
-        mounts.push(FstabMount { path, volume: volume.clone(), options: line.options });
-    }
-    mounts.sort_by_key(|one| (one.path.matches('/').count(), one.path.clone()));
-    Ok(mounts)
-}
-
-/// An absolute path without doubled and trailing slashes; `None` where it is not absolute or holds `..`.
-fn clean(path: &str) -> Option<String> {
-    let rest = path.strip_prefix('/')?;
-    let parts: Vec<&str> = rest.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    if parts.contains(&"..") {
-        return None;
-    }
-    Some(format!("/{}", parts.join("/")))
-}
-
 /// Why a disk cannot be baked here.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
@@ -245,10 +297,18 @@ pub enum LayoutError {
     )]
     Layer { disk: PathBuf, volume: String, layer: &'static str },
     #[error(
-        "{volume} of {} holds the file system `{kind}`, which a bake here cannot change; ext4 it can",
+        "{volume} of {} holds `{kind}`, which a bake here cannot change; it can ext2, ext3, ext4, xfs and btrfs, \
+         and for others use `method: launch`",
         disk.display()
     )]
     Unsupported { disk: PathBuf, volume: String, kind: String },
+    #[error(
+        "{volume} of {} holds {kind}, which this machine's kernel does not mount{}; check it with the file system's \
+         own tool, and where it is sound, bake on a machine with a newer kernel or use `method: launch`",
+        disk.display(),
+        reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
+    )]
+    NotMounted { disk: PathBuf, volume: String, kind: String, reason: Option<String>, source: MountError },
     #[error(
         "{} holds no root: no file system on it has /etc/os-release",
         disk.display()
@@ -262,7 +322,9 @@ pub enum LayoutError {
     #[error("the /etc/fstab on {} cannot be followed: {reason}", disk.display())]
     Fstab { disk: PathBuf, reason: String },
     #[error("cannot read {}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Exec(#[from] ExecError),
     #[error(transparent)]
     Ids(#[from] IdsError),
     #[error(transparent)]
@@ -271,63 +333,20 @@ pub enum LayoutError {
     Mount(#[from] MountError),
 }
 
+impl LayoutError {
+    fn unsupported(disk: &Path, volume: &Volume, place: &str) -> Self {
+        let kind = volume.filesystem.as_ref().map(|found| found.kind.to_string());
+        Self::Unsupported {
+            disk: disk.to_owned(),
+            volume: place.to_owned(),
+            kind: kind.unwrap_or_else(|| "nothing that is known".to_owned()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::filesystem::Filesystem;
-    use super::super::table::{Partition, TableKind};
     use super::*;
-
-    fn ids() -> DiskIds {
-        let volume = |number: u32, uuid: &str, kind: &str| Volume {
-            partition: Partition {
-                number,
-                uuid: Some(format!("part-{number}")),
-                name: Some(format!("name{number}")),
-                ..Partition::whole(1 << 20)
-            },
-            filesystem: Some(Filesystem {
-                kind: FilesystemKind::from(kind.to_owned()),
-                uuid: Some(uuid.to_owned()),
-                label: Some(format!("label-{uuid}")),
-            }),
-        };
-        DiskIds {
-            kind: TableKind::Gpt,
-            disk_id: None,
-            volumes: vec![volume(1, "aaaa", "ext4"), volume(2, "bbbb", "ext4"), volume(15, "AB-CD", "vfat")],
-        }
-    }
-
-    #[test]
-    fn fstab_is_resolved_to_this_disk_parents_first() {
-        let mounts = resolve(
-            &ids(),
-            1,
-            "LABEL=label-aaaa / ext4 defaults 0 1\nUUID=ab-cd /boot/efi vfat nofail 0 0\nPARTLABEL=name2 /boot// ext4\n\
-             UUID=gone /data ext4\nserver:/x /nfs nfs\ntmpfs /tmp tmpfs\n/dev/xvdb1 /other ext4\n\
-             UUID=bbbb /later ext4 noauto\n",
-        )
-        .unwrap();
-        let found: Vec<_> = mounts.iter().map(|one| (one.path.as_str(), one.volume.number())).collect();
-        assert_eq!(found, [("/boot", 2), ("/boot/efi", 15)]);
-        assert_eq!(mounts[1].options, ["nofail"]);
-    }
-
-    #[test]
-    fn a_hostile_fstab_is_an_error() {
-        for (text, reason) in [
-            ("UUID=bbbb /../../etc ext4", "no path"),
-            ("UUID=bbbb relative ext4", "no path"),
-            ("UUID=bbbb / ext4", "another"),
-            ("UUID=aaaa /again ext4", "again"),
-            ("UUID=bbbb /x ext4\nUUID=ab-cd /x/ vfat", "two parts"),
-        ] {
-            let error = resolve(&ids(), 1, text).unwrap_err();
-            assert!(error.contains(reason), "{text}: {error}");
-        }
-        let many: String = (0..40).map(|n| format!("UUID=bbbb /m{n} ext4\n")).collect();
-        assert!(resolve(&ids(), 1, &many).unwrap_err().contains("more than"));
-    }
 
     #[test]
     fn os_release_is_read_with_and_without_quotes() {

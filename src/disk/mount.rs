@@ -5,6 +5,7 @@ use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -157,6 +158,20 @@ impl Mount {
         &self.path
     }
 
+    /// Whether the kernel says that the mounted file system lies on the block device `node`.
+    #[must_use]
+    pub fn is_of(&self, node: &Path) -> bool {
+        let number =
+            |path: &Path| std::fs::metadata(path).map(|found| found.rdev()).ok().filter(|id| *id != 0);
+        let Ok(table) = std::fs::read("/proc/self/mountinfo") else {
+            return false;
+        };
+        let source = table.split(|byte| *byte == b'\n').find_map(|line| source_in_mountinfo(line, self.id));
+        source.is_some_and(|source| {
+            source == node || (number(&source).is_some() && number(&source) == number(node))
+        })
+    }
+
     /// Writes all of the file system's changes to its device.
     ///
     /// # Errors
@@ -237,11 +252,24 @@ fn path_in_mountinfo(line: &[u8], id: u64) -> Option<PathBuf> {
     (own == id).then(|| PathBuf::from(OsString::from_vec(namespace::unescape(point))))
 }
 
+/// The device in such a line: after the optional fields and a `-` come the file system's kind and its source.
+fn source_in_mountinfo(line: &[u8], id: u64) -> Option<PathBuf> {
+    path_in_mountinfo(line, id)?;
+    let source = line.split(|byte| *byte == b' ').skip_while(|field| *field != b"-").nth(2)?;
+    Some(PathBuf::from(OsString::from_vec(namespace::unescape(source))))
+}
+
 /// Why something cannot be mounted, or does not come off.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     #[error("cannot mount {} ({kind}) at {}{}", source_path.display(), target.display(), advice(source))]
     Refused { source_path: PathBuf, target: PathBuf, kind: String, source: io::Error },
+    #[error(
+        "a copy of the btrfs on {} is mounted on this machine, whose kernel takes the two for one (before Linux 6.7); \
+         try again when it is not",
+        source_path.display()
+    )]
+    Copy { source_path: PathBuf },
     #[error("cannot write out what was changed in {}", path.display())]
     Sync { path: PathBuf, source: io::Error },
     #[error("what was mounted at {} is not there any more", path.display())]
@@ -257,6 +285,11 @@ impl MountError {
     #[must_use]
     pub fn is_unknown_filesystem(&self) -> bool {
         matches!(self, Self::Refused { source, .. } if source.raw_os_error() == Some(libc::ENODEV))
+    }
+
+    /// Whether the kernel has another device of the same btrfs mounted (`device_list_add` of its fs/btrfs/volumes.c).
+    pub(super) fn is_copy_of_mounted(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.raw_os_error() == Some(libc::EEXIST))
     }
 }
 
@@ -282,5 +315,9 @@ mod tests {
         assert_eq!(path_in_mountinfo(line, 35), None);
         assert_eq!(path_in_mountinfo(b"36 35", 36), None);
         assert_eq!(path_in_mountinfo(b"", 0), None);
+        assert_eq!(source_in_mountinfo(line, 36), Some(PathBuf::from("/dev/loop3")));
+        let line = b"36 35 0:4 /@ /mnt rw shared:1 master:2 - btrfs /tmp/a\\040b/loop9 rw,subvol=/@";
+        assert_eq!(source_in_mountinfo(line, 36), Some(PathBuf::from("/tmp/a b/loop9")));
+        assert_eq!(source_in_mountinfo(line, 35), None);
     }
 }

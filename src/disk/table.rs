@@ -17,6 +17,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub const TYPE_ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
 /// The GPT type of a BIOS boot partition (GRUB manual, "BIOS installation").
 pub const TYPE_BIOS_BOOT: &str = "21686148-6449-6E6F-744E-656564454649";
+/// The GPT type of an extended boot loader partition (UAPI Discoverable Partitions Specification).
+pub const TYPE_XBOOTLDR: &str = "BC13C2FF-59E6-4262-A352-B275FD6F7172";
 /// The GPT type of an x86-64 root (UAPI Discoverable Partitions Specification).
 pub const TYPE_ROOT_X86_64: &str = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709";
 /// The GPT type of an arm64 root (UAPI Discoverable Partitions Specification).

@@ -1,11 +1,14 @@
 //! A disk's file systems, mounted as its own system would have them: the root, and below it what its fstab mounts from
-//! the same disk. Owns the mounts and their loop devices; changes no file.
+//! the same disk. Owns the mounts and their loop devices; changes no file. Where the kernel has no FAT, the EFI system
+//! partition is shown as a folder ([`esp`](super::esp)).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::mount::MountFlags;
 
+use super::btrfs::{self, Subvolume};
+use super::esp::{EspError, EspFolder};
 use super::filesystem::FilesystemKind;
 use super::ids::Volume;
 use super::layout::Layout;
@@ -27,19 +30,37 @@ pub struct MountedTree {
     at: PathBuf,
     /// The root first. Dropped from the back.
     mounts: Vec<Mounted>,
-    esp_mounted: bool,
+    esp: Esp,
+    esp_folder: Option<EspFolder>,
+}
+
+/// How the EFI system partition is seen in the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Esp {
+    /// The disk has none.
+    Absent,
+    /// Mounted at this path of the root.
+    Mounted(String),
+    /// At this path is a folder with its files. What is changed there is written by [`MountedTree::trim`].
+    Copied(String),
+    /// Not seen, with the reason. What would be written to it must be kept from being written below its mount point.
+    Unseen(String),
 }
 
 /// A mount is declared before its device, so that it goes first.
 #[derive(Debug)]
 struct Mounted {
     mount: Mount,
-    device: LoopDevice,
-    trims: bool,
+    /// `None` where an earlier mount of the same part has it: more subvolumes of one btrfs.
+    device: Option<LoopDevice>,
+    /// The part's number.
+    part: u32,
+    kind: FilesystemKind,
 }
 
 impl Drop for MountedTree {
     fn drop(&mut self) {
+        self.esp_folder = None;
         while self.mounts.pop().is_some() {}
     }
 }
@@ -49,10 +70,24 @@ impl MountedTree {
     ///
     /// # Errors
     /// [`TreeError`]; then nothing stays mounted.
-    pub fn open(disk: &Path, layout: &Layout, at: &Path, access: Access) -> Result<Self, TreeError> {
-        let mut tree =
-            Self { disk: disk.to_owned(), at: at.to_owned(), mounts: Vec::new(), esp_mounted: false };
-        tree.add(&layout.root, Target::Host(at), access)?;
+    pub async fn open(
+        disk: &Path,
+        layout: &Layout,
+        at: &Path,
+        access: Access,
+        stop: &Stop,
+    ) -> Result<Self, TreeError> {
+        let mut tree = Self {
+            disk: disk.to_owned(),
+            at: at.to_owned(),
+            mounts: Vec::new(),
+            esp: match layout.esp {
+                Some(_) => Esp::Unseen("the root's fstab does not mount it".to_owned()),
+                None => Esp::Absent,
+            },
+            esp_folder: None,
+        };
+        tree.add(&layout.root, layout.subvolume.as_ref(), Target::Host(at), access, stop).await?;
         for entry in &layout.mounts {
             // Opened anew for every mount, and closed again: a descriptor kept open would hold the mount.
             let root = tree.root()?;
@@ -65,22 +100,53 @@ impl MountedTree {
                 root.make_dirs(&entry.path, 0o755)
                     .map_err(|source| TreeError::Io { path: at.to_owned(), source })?;
             }
-            match tree.add(&entry.volume, Target::Inside(&root, &entry.path), access) {
-                Ok(()) => tree.esp_mounted |= is_esp,
-                // The kernels of some build hosts lack vfat: the caller holds the packages that would write there.
-                Err(TreeError::Mount(error)) if is_esp && error.is_unknown_filesystem() => {}
+            let target = Target::Inside(&root, &entry.path);
+            match tree.add(&entry.volume, entry.subvolume.as_ref(), target, access, stop).await {
+                Ok(()) if is_esp => tree.esp = Esp::Mounted(entry.path.clone()),
+                Ok(()) => {}
+                Err(TreeError::Mount(error)) if is_esp && error.is_unknown_filesystem() => {
+                    tree.copy_esp(&entry.volume, target, &entry.path, access, stop).await?;
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(tree)
     }
 
-    fn add(&mut self, volume: &Volume, target: Target<'_>, access: Access) -> Result<(), TreeError> {
-        let kind = volume.filesystem.as_ref().map(|found| &found.kind);
-        let Some(driver) = kind.and_then(FilesystemKind::driver) else {
-            return Err(TreeError::Unsupported { disk: self.disk.clone(), volume: volume.to_string() });
+    /// Shows the ESP as a folder, beside the one that the tree is mounted at. Where that cannot be, it stays unseen.
+    async fn copy_esp(
+        &mut self,
+        volume: &Volume,
+        target: Target<'_>,
+        path: &str,
+        access: Access,
+        stop: &Stop,
+    ) -> Result<(), TreeError> {
+        let folder = self.at.with_extension("esp");
+        self.esp = match EspFolder::show(&self.disk, volume, target, folder, access, stop).await {
+            Ok(shown) => {
+                self.esp_folder = Some(shown);
+                Esp::Copied(path.to_owned())
+            }
+            Err(error @ (EspError::Damaged { .. } | EspError::Exec(ExecError::Missing { .. }))) => {
+                Esp::Unseen(format!("this machine's kernel has no vfat, and {error}"))
+            }
+            Err(error) => return Err(error.into()),
         };
-        let device = LoopDevice::attach(&self.disk, volume.partition.start, volume.partition.size, access)?;
+        Ok(())
+    }
+
+    async fn add(
+        &mut self,
+        volume: &Volume,
+        subvolume: Option<&Subvolume>,
+        target: Target<'_>,
+        access: Access,
+        stop: &Stop,
+    ) -> Result<(), TreeError> {
+        let unsupported = || TreeError::Unsupported { disk: self.disk.clone(), volume: volume.to_string() };
+        let kind = volume.filesystem.as_ref().map(|found| found.kind.clone()).ok_or_else(unsupported)?;
+        let driver = kind.driver().ok_or_else(unsupported)?;
         let (flags, data) = match access {
             // Reading must not change the disk: not even the times of the last access.
             Access::ReadOnly => {
@@ -88,9 +154,32 @@ impl MountedTree {
             }
             Access::ReadWrite => (MountFlags::NOATIME, driver.read_write),
         };
-        let mount = Mount::new(device.node(), target, driver.name, flags, data)?;
-        self.mounts.push(Mounted { mount, device, trims: kind != Some(&FilesystemKind::Vfat) });
+        let part = volume.number();
+        let (start, size) = (volume.partition.start, volume.partition.size);
+        // btrfs knows a device by what is on it: two loop devices on one part would be two of them.
+        let own = match self.device_of(part) {
+            None => Some(LoopDevice::attach(&self.disk, start, size, access)?),
+            Some(_) => None,
+        };
+        let Some(device) = own.as_ref().or_else(|| self.device_of(part)) else {
+            return Err(unsupported());
+        };
+        let mount = if kind == FilesystemKind::Btrfs {
+            let option = subvolume.map(Subvolume::option);
+            let data: Vec<&str> = [data, option.as_deref().unwrap_or_default()]
+                .into_iter()
+                .filter(|one| !one.is_empty())
+                .collect();
+            btrfs::mount(device, target, flags, &data.join(","), stop).await?
+        } else {
+            Mount::new(device.node(), target, driver.name, flags, data)?
+        };
+        self.mounts.push(Mounted { mount, device: own, part, kind });
         Ok(())
+    }
+
+    fn device_of(&self, part: u32) -> Option<&LoopDevice> {
+        self.mounts.iter().find(|one| one.part == part)?.device.as_ref()
     }
 
     /// The root, for reading and changing files. Drop it before [`MountedTree::close`]: while it is open it holds the
@@ -111,27 +200,29 @@ impl MountedTree {
     /// The device that the root is mounted from.
     #[must_use]
     pub fn root_device(&self) -> &Path {
-        self.mounts.first().map_or(Path::new(""), |root| root.device.node())
+        self.mounts.first().and_then(|root| root.device.as_ref()).map_or(Path::new(""), LoopDevice::node)
     }
 
-    /// Whether the EFI system partition is mounted where fstab has it. Where it is not, what would be written to it must
-    /// be kept from being written below it.
+    /// How the EFI system partition is seen.
     #[must_use]
-    pub fn esp_mounted(&self) -> bool {
-        self.esp_mounted
+    pub fn esp(&self) -> &Esp {
+        &self.esp
     }
 
     /// Writes everything out and gives the freed blocks back: they become holes of the disk file and read as zeros.
     /// Without it a deleted file's bytes stay on the disk.
     ///
     /// # Errors
-    /// [`TreeError`]: fstrim's, or changes were lost.
+    /// [`TreeError`]: fstrim's, or changes were lost; on a copied ESP also what no FAT can hold.
     pub async fn trim(&self, stop: &Stop) -> Result<(), TreeError> {
+        if let Some(esp) = &self.esp_folder {
+            esp.write_back(stop).await?;
+        }
         for one in &self.mounts {
             // Blocks that were freed are given back only when the transaction that freed them is written. It also
             // makes sure that the path is still this mount's.
             one.mount.sync()?;
-            if one.trims {
+            if one.device.is_some() && one.kind != FilesystemKind::Vfat {
                 Cmd::new("fstrim").arg(one.mount.path()).timeout(TRIM_LIMIT).run(stop).await?;
             }
         }
@@ -144,7 +235,10 @@ impl MountedTree {
     /// # Errors
     /// [`TreeError`]: who holds what, or what was lost.
     pub async fn close(mut self, stop: &Stop) -> Result<(), TreeError> {
-        let mut first = Ok(());
+        let mut first = match self.esp_folder.take() {
+            Some(esp) => esp.close(stop).await.map_err(TreeError::from),
+            None => Ok(()),
+        };
         while let Some(one) = self.mounts.pop() {
             let closed = close_one(one, stop).await;
             first = first.and(closed);
@@ -159,7 +253,12 @@ impl MountedTree {
 async fn close_one(one: Mounted, stop: &Stop) -> Result<(), TreeError> {
     let synced = one.mount.sync();
     one.mount.unmount(stop).await?;
-    one.device.close().await?;
+    if let Some(device) = one.device {
+        if one.kind == FilesystemKind::Btrfs {
+            btrfs::forget(&device).await;
+        }
+        device.close().await?;
+    }
     Ok(synced?)
 }
 
@@ -179,6 +278,8 @@ pub enum TreeError {
     Loop(#[from] LoopError),
     #[error(transparent)]
     Mount(#[from] MountError),
+    #[error(transparent)]
+    Esp(#[from] EspError),
     #[error(transparent)]
     Exec(#[from] ExecError),
 }

@@ -439,7 +439,7 @@ fn shown(tail: &[String]) -> String {
 }
 
 /// Which Debian package brings a program.
-const HINTS: [(&str, &str); 22] = [
+const HINTS: [(&str, &str); 26] = [
     ("mmdebstrap", "mmdebstrap"),
     ("sfdisk", "fdisk"),
     ("blkid", "util-linux"),
@@ -453,6 +453,10 @@ const HINTS: [(&str, &str); 22] = [
     ("resize2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
     ("tune2fs", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("xfs_growfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("btrfs", "btrfs-progs"),
     ("grub-mkimage", "grub-common"),
     ("mformat", "mtools"),
     ("mcopy", "mtools"),

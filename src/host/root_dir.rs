@@ -33,6 +33,15 @@ impl RootDir {
         &self.path
     }
 
+    /// The folder `path` as a root of its own: nothing of this one that lies outside of it can be reached through it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn enter(&self, path: &str) -> io::Result<Self> {
+        let dir = self.open_at(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+        Ok(Self { dir, path: self.path.join(path.trim_start_matches('/')) })
+    }
+
     /// Opens what `path` names, following links inside the root.
     ///
     /// # Errors

@@ -4,19 +4,19 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{BakeCause, BakeError, Bench, keep};
+use super::{BakeCause, BakeError, Bench, keep, kernels};
 use crate::disk::boot_check;
 use crate::disk::layout::Layout;
 use crate::disk::loop_device::Access;
 use crate::disk::table::TableKind;
-use crate::disk::tree::MountedTree;
+use crate::disk::tree::{Esp, MountedTree};
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 use crate::ledger::Left;
 use crate::plan::Plan;
 use crate::provision::{
-    ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity, Installed, SealOptions, StepContext,
-    installed, run_steps, seal,
+    ChrootOptions, ChrootRoot, DiskIdentity, EspAccess, FileSystemIdentity, Installed, KernelIdentity,
+    SealOptions, StepContext, installed, run_steps, seal,
 };
 use crate::report::Timing;
 
@@ -33,7 +33,8 @@ pub(super) struct Target<'a> {
     /// `None` where the disk is not made yet: then /boot is looked at later.
     pub layout: Option<&'a Layout>,
     pub identity: DiskIdentity,
-    pub esp_writable: bool,
+    pub kernels: KernelIdentity,
+    pub esp: EspAccess,
 }
 
 /// What the root is called while it is changed; the host's own name must end up in no file.
@@ -44,18 +45,32 @@ pub(super) async fn disk(disk: &Path, plan: &Plan, bench: &Bench) -> Result<Chan
     let layout = Layout::find(disk, &bench.stop).await.map_err(BakeCause::from)?;
     let at = bench.work.root();
     std::fs::create_dir_all(&at).map_err(|source| BakeCause::File { path: at.clone(), source })?;
-    let tree = MountedTree::open(disk, &layout, &at, Access::ReadWrite).map_err(BakeCause::from)?;
-    if layout.esp.is_some() && !tree.esp_mounted() {
-        bench
-            .reporter
-            .note("the kernel has no vfat: packages that would write the EFI system partition are held");
-    }
+    let tree = MountedTree::open(disk, &layout, &at, Access::ReadWrite, &bench.stop)
+        .await
+        .map_err(BakeCause::from)?;
+    let esp = match tree.esp() {
+        Esp::Absent | Esp::Mounted(_) => EspAccess::Full,
+        Esp::Copied(path) => {
+            bench.reporter.note(format!(
+                "the kernel has no vfat: {path} is a copy of the EFI system partition, and what changes in it is written \
+                 back; packages that look for its device (grub-efi-…, shim-signed) are held"
+            ));
+            EspAccess::Files
+        }
+        Esp::Unseen(reason) => {
+            bench.reporter.note(format!(
+                "the EFI system partition cannot be changed ({reason}): packages that would write it are held"
+            ));
+            EspAccess::None
+        }
+    };
     let result = async {
         let target = Target {
             root: tree.path(),
             layout: Some(&layout),
             identity: identity(&layout, &tree)?,
-            esp_writable: layout.esp.is_none() || tree.esp_mounted(),
+            kernels: kernels::of(&tree, &layout)?,
+            esp,
         };
         let changed = root(&target, plan, bench).await?;
         // Freed blocks become holes: they need not be stored, and hold nothing of what was deleted.
@@ -138,6 +153,7 @@ async fn change(
 ) -> Result<Changed, BakeCause> {
     let mut options = ChrootOptions::new(target.root);
     options.disk = Some(target.identity.clone());
+    options.kernels = target.kernels.clone();
     options.hostname = HOSTNAME.to_owned();
     let chroot = ChrootRoot::enter(options).await?;
     let context = StepContext {
@@ -145,7 +161,7 @@ async fn change(
         stop: bench.stop.clone(),
         from: bench.resume.unwrap_or(0),
         environment: bench.environment.clone(),
-        esp_writable: target.esp_writable,
+        esp: target.esp,
         ..StepContext::new(&bench.recipe_dir)
     };
     let steps = run_steps(&chroot, &plan.steps, &context).await;

@@ -3,6 +3,7 @@
 mod change;
 mod direct;
 pub mod keep;
+mod kernels;
 mod scratch;
 mod store;
 mod work;

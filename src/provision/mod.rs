@@ -13,10 +13,10 @@ mod root;
 mod seal;
 mod steps;
 
-pub use chroot::{ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity};
+pub use chroot::{ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity, KernelIdentity};
 pub use cloud::set_up_cloud;
 pub use installed::{Installed, InstalledError, InstalledPackage, PackageFormat, System, installed};
 pub use packages::{Invocation, PackageManager, PackagesError};
 pub use root::{Root, RootCommand, RootError, RootFacts};
 pub use seal::{SealError, SealOptions, Sealed, check_remove, seal};
-pub use steps::{StepContext, StepError, StepFailed, StepTiming, run_steps};
+pub use steps::{EspAccess, StepContext, StepError, StepFailed, StepTiming, run_steps};

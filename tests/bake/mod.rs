@@ -5,6 +5,8 @@
 
 mod direct;
 mod failure;
+mod foreign;
+mod loaders;
 mod quickstart;
 mod scratch;
 mod secret;

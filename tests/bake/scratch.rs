@@ -47,7 +47,7 @@ fn boots_and_grows(filesystem: &str, boot_mode: &str, instance_type: &str) {
         &format!(
             "version: 1\nname: {name}\narchitecture: x86_64\n\
              base: {{ scratch: {{ distribution: debian, suite: bookworm }} }}\n\
-             disk: {{ filesystem: {filesystem} }}\nimage: {{ boot-mode: {boot_mode} }}\n\
+             disk: {{ filesystem: {filesystem} }}\nboot: {{ within: 10m }}\nimage: {{ boot-mode: {boot_mode} }}\n\
              provision:\n  - shell: {{ run: 'update-initramfs -u && update-grub' }}\n\
              checks:\n\
              \x20 - command: {{ run: 'findmnt -n -o FSTYPE /', contains: {filesystem} }}\n\

@@ -20,7 +20,7 @@ async fn a_disk_that_vmdb2_made_is_baked_on_and_boots() {
     yard.recipe(
         "by-vmdb2",
         "version: 1\nname: by-vmdb2\narchitecture: x86_64\nbase: { file: disk.img }\n\
-         disk: { size: 2GiB }\nimage: { boot-mode: legacy-bios }\n\
+         disk: { size: 2GiB }\nboot: { within: 10m }\nimage: { boot-mode: legacy-bios }\n\
          provision:\n  - shell: { run: 'echo baked > /etc/baked && update-grub' }\n\
          checks:\n\
          \x20 - file: { path: /etc/baked, contains: baked }\n\
@@ -41,9 +41,11 @@ async fn make_disk(yard: &Yard, folder: &Path) {
     let base = yard.record("os-base")["images"][0]["image"].as_str().unwrap().to_owned();
     let disk = folder.join("os-base.raw");
     yard.run(&["export", &base, disk.to_str().unwrap()]).ok();
-    let layout = Layout::find(&disk, &stop).await.unwrap();
+    let mut layout = Layout::find(&disk, &stop).await.unwrap();
+    // The root alone: vmdb2's disk has no ESP.
+    layout.mounts.clear();
     let at = tempfile::tempdir().unwrap();
-    let tree = MountedTree::open(&disk, &layout, at.path(), Access::ReadOnly).unwrap();
+    let tree = MountedTree::open(&disk, &layout, at.path(), Access::ReadOnly, &stop).await.unwrap();
     let files = folder.join("root.tar");
     // vmdb2 writes a resolv.conf of its own, and not through the link that is there.
     let mut pack = Command::new("tar");

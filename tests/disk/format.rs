@@ -123,7 +123,7 @@ async fn a_folder_becomes_a_disk_with_all_that_boots_it() {
 
     // The root: clean, with owners, modes, links and names as in the folder.
     let at = tempfile::tempdir().unwrap();
-    let tree = MountedTree::open(&path, layout, at.path(), Access::ReadOnly).unwrap();
+    let tree = MountedTree::open(&path, layout, at.path(), Access::ReadOnly, &stop).await.unwrap();
     let program = fs::metadata(at.path().join("srv/program")).unwrap();
     assert_eq!((program.uid(), program.gid(), program.mode() & 0o7777, program.nlink()), (12, 34, 0o4711, 2));
     let mut label = [0; 64];

@@ -23,7 +23,7 @@ use super::odd;
 use crate::gate;
 use crate::store::Local;
 
-const TOOLS: [&str; 4] = ["mkfs.xfs", "xfs_repair", "mkfs.btrfs", "btrfs"];
+const TOOLS: [&str; 5] = ["mkfs.xfs", "xfs_repair", "mkfs.btrfs", "btrfs", "fstrim"];
 
 fn gate() -> bool {
     gate::has_root(&[NEEDS, &TOOLS].concat())
@@ -82,10 +82,12 @@ async fn whole(format: &dyn RootFormat, module: &str) {
         "no noise where nothing was put"
     );
 
-    let layout = Layout::find(&path, &stop).await.unwrap();
+    let mut layout = Layout::find(&path, &stop).await.unwrap();
     check(&path, &layout).await.unwrap();
+    // The root alone: the ESP is not made of the folder.
+    layout.mounts.clear();
     let at = tempfile::tempdir().unwrap();
-    let tree = MountedTree::open(&path, &layout, at.path(), Access::ReadOnly).unwrap();
+    let tree = MountedTree::open(&path, &layout, at.path(), Access::ReadOnly, &stop).await.unwrap();
     let (before, after) = (odd::told(&folder), odd::told(at.path()));
     for (path, told) in &before {
         assert_eq!(after.get(path), Some(told), "{}", path.display());
@@ -138,7 +140,7 @@ async fn a_root_on_xfs_whose_zeros_were_not_put_is_damaged() {
     local.store().write_disk(&local.cloud.place, &snapshot, &path, 1, &stop).await.unwrap();
     assert!(check(&path, &layout).await.is_err());
     let at = tempfile::tempdir().unwrap();
-    MountedTree::open(&path, &layout, at.path(), Access::ReadWrite).unwrap_err();
+    MountedTree::open(&path, &layout, at.path(), Access::ReadWrite, &stop).await.unwrap_err();
 }
 
 /// A stop in the middle of copying: neither file, mount nor loop device stays.

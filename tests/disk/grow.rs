@@ -27,7 +27,7 @@ async fn a_disk_its_table_its_partition_and_its_file_system_grow() {
     assert_eq!(partition.type_id, layout.root.partition.type_id);
     assert_eq!(Table::read(&disk.path, &stop).await.unwrap().disk_id, layout.ids.disk_id);
     let at = tempfile::tempdir().unwrap();
-    let tree = MountedTree::open(&disk.path, &grown, at.path(), Access::ReadWrite).unwrap();
+    let tree = MountedTree::open(&disk.path, &grown, at.path(), Access::ReadWrite, &stop).await.unwrap();
     let found = rustix::fs::statvfs(at.path()).unwrap();
     assert!(found.f_blocks * found.f_frsize > 200 * MIB);
     tree.close(&stop).await.unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 
 use bakehouse::disk::layout::Layout;
 use bakehouse::disk::sparse::SparseDisk;
-use bakehouse::disk::tree::{Access, MountedTree, TreeError};
+use bakehouse::disk::tree::{Access, Esp, MountedTree, TreeError};
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::stop::Stop;
 
@@ -20,18 +20,18 @@ async fn the_tree_is_mounted_changed_and_taken_back() {
     let disk = Disk::two_parts().await;
     let layout = Layout::find(&disk.path, &stop).await.unwrap();
     let at = tempfile::tempdir().unwrap();
-    let tree = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadWrite).unwrap();
+    let tree = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadWrite, &stop).await.unwrap();
     {
         let root = tree.root().unwrap();
         assert_eq!(root.read_text("/boot/vmlinuz-6.1").unwrap(), "a kernel");
         root.write("/boot/new", b"in boot", 0o644).unwrap();
         root.write("/srv/new", b"in the root", 0o644).unwrap();
     }
-    assert!(!tree.esp_mounted());
+    assert_eq!(*tree.esp(), Esp::Absent);
     tree.close(&stop).await.unwrap();
     assert_eq!(fs::read_dir(at.path()).unwrap().count(), 0);
 
-    let tree = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadOnly).unwrap();
+    let tree = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadOnly, &stop).await.unwrap();
     {
         let root = tree.root().unwrap();
         assert_eq!(root.read_text("/boot/new").unwrap(), "in boot");
@@ -59,7 +59,7 @@ async fn freed_blocks_become_holes_and_their_bytes_are_gone() {
     let layout = Layout::find(&disk.path, &stop).await.unwrap();
     let at = tempfile::tempdir().unwrap();
     let secret = b"a secret that must not stay 4711".repeat(64 * 1024);
-    let tree = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadWrite).unwrap();
+    let tree = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadWrite, &stop).await.unwrap();
     tree.root().unwrap().write("/srv/secret", &secret, 0o600).unwrap();
     tree.trim(&stop).await.unwrap();
     let data = |path| -> u64 {
@@ -86,7 +86,7 @@ async fn a_tree_that_is_held_says_by_whom_and_one_that_fails_leaves_nothing() {
     let disk = Disk::two_parts().await;
     let mut layout = Layout::find(&disk.path, &stop).await.unwrap();
     let at = tempfile::tempdir().unwrap();
-    let tree = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadWrite).unwrap();
+    let tree = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadWrite, &stop).await.unwrap();
     let held = tree.root().unwrap();
     let hurried = Stop::never();
     hurried.request(15);
@@ -97,10 +97,10 @@ async fn a_tree_that_is_held_says_by_whom_and_one_that_fails_leaves_nothing() {
 
     // A mount point that is not there: made where the disk may change, an error where not.
     layout.mounts[0].path = "/no/such/folder".to_owned();
-    let error = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadOnly).unwrap_err();
+    let error = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadOnly, &stop).await.unwrap_err();
     assert!(matches!(error, TreeError::NoMountPoint { .. }), "{error}");
     assert_eq!(fs::read_dir(at.path()).unwrap().count(), 0);
-    let tree = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadWrite).unwrap();
+    let tree = MountedTree::open(&disk.path, &layout, at.path(), Access::ReadWrite, &stop).await.unwrap();
     assert!(at.path().join("no/such/folder/vmlinuz-6.1").exists());
     tree.close(&stop).await.unwrap();
     assert_eq!(layout.boot.unwrap().uuid(), Some(BOOT_UUID));

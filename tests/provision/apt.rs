@@ -4,7 +4,9 @@ use std::path::Path;
 
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::stop::Stop;
-use bakehouse::provision::{ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity, Root, installed};
+use bakehouse::provision::{
+    ChrootOptions, ChrootRoot, DiskIdentity, EspAccess, FileSystemIdentity, Root, installed,
+};
 use serde_json::json;
 
 use super::roots::{Recipe, chain, debian, enter, sh};
@@ -162,7 +164,7 @@ async fn packages_that_write_boot_code_elsewhere_are_held_while_steps_run() {
     assert_eq!(sh(&root, "apt-mark showhold").await.tail, ["shim-signed"]);
     // Where the partition is mounted nothing is held.
     recipe = Recipe::new();
-    recipe.context.esp_writable = true;
+    recipe.context.esp = EspAccess::Full;
     recipe.run(&root, steps).await.unwrap();
     assert!(recipe.shown.text().contains("held: shim-signed"), "{}", recipe.shown.text());
     root.leave().await.unwrap();

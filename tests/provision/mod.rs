@@ -6,6 +6,7 @@
 mod apt;
 mod chroot;
 mod files;
+mod kernels;
 mod repository;
 mod roots;
 mod rpm;

@@ -6,7 +6,7 @@ use bakehouse::acceptance::{Script, Status, find_answer, static_checks};
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::root_dir::RootDir;
 use bakehouse::host::stop::Stop;
-use bakehouse::provision::{ChrootRoot, Installed, PackageFormat, Root, RootCommand, installed};
+use bakehouse::provision::{ChrootRoot, EspAccess, Installed, PackageFormat, Root, RootCommand, installed};
 use bakehouse::recipe::Check;
 use serde_json::json;
 
@@ -110,7 +110,7 @@ async fn whole_way(dir: &Path, program: &str, base: &[&str]) {
     assert!(recipe.shown.text().contains("held at the base's version"), "{}", recipe.shown.text());
     assert_eq!(std::fs::read_to_string(dir.join("etc/app.conf")).unwrap(), "changed\n");
     let mut open = Recipe::new();
-    open.context.esp_writable = true;
+    open.context.esp = EspAccess::Full;
     run(&open, &root, json!([{"update": "all"}])).await;
     assert_eq!(versions(&list(dir).await, "shim-signed"), "2-1");
 

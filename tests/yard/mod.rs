@@ -3,6 +3,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "the program is started here as a user starts it")]
 
+pub mod foreign;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

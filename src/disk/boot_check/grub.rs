@@ -1,384 +1,320 @@
-//! GRUB's menu as it is written: what each entry would load, from where, with which arguments. Reads the script top to
-//! bottom and takes every branch; runs nothing and looks at no file.
+//! GRUB: its menus, the entries in files of their own that Fedora's GRUB adds to them, the environment block in which a
+//! default is saved, and the small menus on the EFI system partition that lead to the real one.
 
-use std::collections::HashMap;
+pub mod menu;
 
-/// A longer value is not followed: a script can double a variable in every line.
-const LONGEST_VALUE: usize = 8 * 1024;
-/// No menu has more; a hostile one could have millions.
-const MOST_BOOTS: usize = 1000;
+use super::Sight;
+use super::bls;
+use super::entry::{Entry, Found, Image};
+use super::loader::Loader;
+use crate::disk::ids::DeviceName;
+use menu::{Boot, Further, Item, Menu, Variables, filled_in};
 
-/// What a menu says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Menu {
-    pub boots: Vec<Boot>,
-    /// Every file system that the script searches for, as fstab would name it: `UUID=…`, `LABEL=…`.
-    pub searches: Vec<String>,
-    /// What is done that cannot be followed here: `chainloader`, `blscfg`.
-    pub unknown: Vec<String>,
-}
+/// Menus, in the places of Debian's and of Red Hat's GRUB.
+const MENUS: [&str; 4] =
+    ["/boot/grub/grub.cfg", "/boot/grub/custom.cfg", "/boot/grub2/grub.cfg", "/boot/grub2/custom.cfg"];
+/// Where entries have files of their own, if `blsdir` does not say otherwise.
+const BLS_FOLDER: &str = "/boot/loader/entries";
+/// Menus that one disk has together; one that goes on with itself has no end.
+const MOST_MENUS: usize = 64;
 
-/// One kernel that an entry loads. An entry has several where it tries one after another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Boot {
-    pub title: String,
-    /// What GRUB's `root` is: `UUID=…` after a search, `hd0,gpt1`, or empty where nothing was said.
-    pub place: String,
-    pub kernel: String,
-    pub args: Vec<String>,
-    pub initrds: Vec<String>,
-}
+#[derive(Debug)]
+pub(super) struct Grub;
 
-/// Reads a script.
-///
-/// # Errors
-/// Where it is so large that no firmware would read it.
-pub fn parse(text: &str) -> Result<Menu, String> {
-    let mut reader = Reader::default();
-    for command in commands(text) {
-        reader.take(&command)?;
-    }
-    Ok(reader.menu)
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    Variable(String),
-}
-
-type Word = Vec<Piece>;
-
-/// The braces that are open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Block {
-    Entry {
-        title: String,
-        /// The variables as they were before it: an entry's own do not last.
-        before: HashMap<String, String>,
-    },
-    Submenu,
-    /// Called by name, if at all: its text is not the menu's.
-    Function,
-}
-
-#[derive(Default)]
-struct Reader {
-    menu: Menu,
-    variables: HashMap<String, String>,
-    blocks: Vec<Block>,
-}
-
-impl Reader {
-    fn take(&mut self, command: &[Word]) -> Result<(), String> {
-        let mut words: Vec<String> = command.iter().map(|word| self.expand(word)).collect();
-        while words.first().is_some_and(|word| {
-            matches!(word.as_str(), "if" | "elif" | "then" | "else" | "do" | "while" | "until" | "!")
-        }) {
-            words.remove(0);
+impl Loader for Grub {
+    fn find(&self, disk: &Sight<'_>) -> Found {
+        let mut reader = Reader { disk, done: Vec::new(), found: Found::default() };
+        for file in MENUS {
+            reader.menu(file, Variables::new());
         }
-        while words.first().is_some_and(|word| word == "}") {
-            if let Some(Block::Entry { before, .. }) = self.blocks.pop() {
-                self.variables = before;
+        if let Some(esp) = disk.layout.esp.as_ref().and_then(|esp| disk.mounted_at(esp)) {
+            let folder = disk.on_fat(esp, "EFI");
+            for name in disk.root.list(&folder).unwrap_or_default() {
+                reader.menu(&disk.on_fat(&folder, &format!("{name}/grub.cfg")), Variables::new());
             }
-            words.remove(0);
         }
-        let Some((name, args)) = words.split_first() else {
-            return Ok(());
+        reader.found
+    }
+}
+
+struct Reader<'a> {
+    disk: &'a Sight<'a>,
+    /// The menus that were read, or are being read.
+    done: Vec<String>,
+    found: Found,
+}
+
+impl Reader<'_> {
+    fn menu(&mut self, file: &str, mut variables: Variables) {
+        if self.done.len() == MOST_MENUS || self.done.iter().any(|done| done == file) {
+            return;
+        }
+        let Some(text) = self.found.text(self.disk, file) else { return };
+        self.done.push(file.to_owned());
+        let environment = file.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned() + "/grubenv";
+        let saved = self.disk.root.read_text(&environment).map(|text| saved(&text)).unwrap_or_default();
+        variables.extend(saved.clone());
+        let menu = match menu::parse(&text, variables) {
+            Ok(menu) => menu,
+            Err(reason) => return self.found.problem(file, reason),
         };
-        if args.last().is_some_and(|word| word == "{") {
-            let title = args.first().cloned().unwrap_or_default();
-            self.blocks.push(match name.as_str() {
-                "menuentry" => Block::Entry { title, before: self.variables.clone() },
-                "submenu" => Block::Submenu,
-                _ => Block::Function,
-            });
-            return Ok(());
+        for search in &menu.searches {
+            if search.contains('$') {
+                self.found.warning(format!("{file}: a search for `{search}` is not judged"));
+            } else if DeviceName::parse(search).and_then(|name| self.disk.layout.ids.find(&name)).is_none() {
+                self.found.problem(file, format!("it searches for {search}, which is not on this disk"));
+            }
         }
-        if self.blocks.contains(&Block::Function) {
-            return Ok(());
+        for what in &menu.unknown {
+            self.found.warning(format!("{file}: `{what}` is not judged"));
         }
-        match name.as_str() {
-            "set" => {
-                if let Some((name, value)) = args.first().and_then(|arg| arg.split_once('=')) {
-                    self.set(name, value);
-                }
-            }
-            "search" => self.search(args),
-            "search.fs_uuid" | "search.fs_label" => {
-                let tag = if name == "search.fs_uuid" { "UUID" } else { "LABEL" };
-                if let Some(value) = args.first() {
-                    self.found(format!("{tag}={value}"), args.get(1).map_or("root", String::as_str));
-                }
-            }
-            "linux" | "linux16" | "linuxefi" => self.kernel(args)?,
-            "initrd" | "initrd16" | "initrdefi" => {
-                if let Some(boot) = self.menu.boots.last_mut() {
-                    boot.initrds.extend(args.iter().cloned());
-                }
-            }
-            "chainloader" | "blscfg" | "configfile" | "multiboot" | "multiboot2" | "uki" => {
-                let what = format!("{name} {}", args.join(" ")).trim_end().to_owned();
-                if self.menu.unknown.len() < MOST_BOOTS && !self.menu.unknown.contains(&what) {
-                    self.menu.unknown.push(what);
-                }
-            }
-            _ => {}
+        for boot in &menu.boots {
+            self.boot(file, boot);
         }
-        Ok(())
+        let mut own = Vec::new();
+        for further in &menu.further {
+            match further {
+                Further::Bls { variables } => own.extend(self.bls(file, variables)),
+                Further::Config { path, variables } => self.config(file, &menu, path, variables),
+            }
+        }
+        self.default(file, &environment, &menu, &own, &saved);
     }
 
-    fn kernel(&mut self, args: &[String]) -> Result<(), String> {
-        let Some((kernel, args)) = args.split_first() else {
-            return Ok(());
+    fn boot(&mut self, file: &str, boot: &Boot) {
+        let title = &boot.title;
+        // The memory test boots like a kernel and needs no root.
+        if boot.kernel.rsplit('/').next().is_some_and(|name| name.starts_with("memtest")) {
+            return;
+        }
+        if boot.kernel.contains('$') {
+            let kernel = &boot.kernel;
+            return self
+                .found
+                .warning(format!("{file}: the entry `{title}` with the kernel `{kernel}` is not judged"));
+        }
+        let locate = |path: &String| self.locate(file, title, &boot.place, path);
+        match (locate(&boot.kernel), boot.initrds.iter().map(locate).collect::<Result<Vec<_>, _>>()) {
+            (Ok(kernel), Ok(initrds)) => self.found.entries.push(Entry {
+                file: file.to_owned(),
+                title: title.clone(),
+                kernel: Image::file(kernel),
+                initrds: initrds.into_iter().map(Image::file).collect(),
+                args: boot.args.clone(),
+                tells_disk: false,
+            }),
+            (Err(miss), _) | (_, Err(miss)) => self.missed(file, miss),
+        }
+    }
+
+    fn missed(&mut self, file: &str, miss: Miss) {
+        match miss {
+            Miss::Wrong(reason) => self.found.problem(file, reason),
+            Miss::Unknown(text) => self.found.warning(format!("{file}: {text}")),
+        }
+    }
+
+    /// The entries that have files of their own. Gives their ids and titles, by which a default names them.
+    fn bls(&mut self, file: &str, variables: &Variables) -> Vec<Item> {
+        let place = variables.get("root").map_or("", String::as_str);
+        let folder = match variables.get("blsdir") {
+            Some(folder) => match self.locate(file, "blscfg", place, folder) {
+                Ok(folder) => folder,
+                Err(miss) => {
+                    self.missed(file, miss);
+                    return Vec::new();
+                }
+            },
+            None => BLS_FOLDER.to_owned(),
         };
-        if self.menu.boots.len() == MOST_BOOTS {
-            return Err(format!("it has more than {MOST_BOOTS} entries"));
+        let entries = bls::read(self.disk, &folder, &mut self.found);
+        if entries.is_empty() {
+            self.found.warning(format!("{file}: `blscfg` finds no entry in {folder}"));
         }
-        let title = self
-            .blocks
-            .iter()
-            .rev()
-            .find_map(|block| match block {
-                Block::Entry { title, .. } => Some(title.clone()),
-                _ => None,
-            })
-            .unwrap_or_else(|| "(outside of an entry)".to_owned());
-        self.menu.boots.push(Boot {
-            title,
-            place: self.variables.get("root").cloned().unwrap_or_default(),
-            kernel: kernel.clone(),
-            args: args.to_vec(),
-            initrds: Vec::new(),
-        });
-        Ok(())
-    }
-
-    /// `search [--no-floppy] --fs-uuid --set=root [--hint…] NAME` (GRUB manual, "search").
-    fn search(&mut self, args: &[String]) {
-        let mut tag = None;
-        let mut variable = "root".to_owned();
-        let mut name = None;
-        let mut args = args.iter().peekable();
-        while let Some(arg) = args.next() {
-            match arg.as_str() {
-                "--fs-uuid" | "-u" => tag = Some("UUID"),
-                "--label" | "--fs-label" | "-l" => tag = Some("LABEL"),
-                // The variable's name may be left out, and a hint's value follows its option.
-                "--set" | "-s" if args.len() > 1 => variable = args.next().cloned().unwrap_or_default(),
-                "--hint" | "-h" => drop(args.next()),
-                option if option.starts_with("--set=") => option["--set=".len()..].clone_into(&mut variable),
-                option if option.starts_with('-') => {}
-                other => name = Some(other.to_owned()),
-            }
-        }
-        if let (Some(tag), Some(name)) = (tag, name) {
-            self.found(format!("{tag}={name}"), &variable);
-        }
-    }
-
-    fn found(&mut self, place: String, variable: &str) {
-        if self.menu.searches.len() < MOST_BOOTS && !self.menu.searches.contains(&place) {
-            self.menu.searches.push(place.clone());
-        }
-        self.set(variable, &place);
-    }
-
-    fn set(&mut self, name: &str, value: &str) {
-        if value.len() <= LONGEST_VALUE {
-            self.variables.insert(name.to_owned(), value.to_owned());
-        } else {
-            self.variables.remove(name);
-        }
-    }
-
-    /// A word with the variables that are known; one that is not stays as it is written.
-    fn expand(&self, word: &Word) -> String {
-        word.iter().fold(String::new(), |mut text, piece| {
-            match piece {
-                Piece::Text(piece) => text.push_str(piece),
-                Piece::Variable(name) => match self.variables.get(name) {
-                    Some(value) => text.push_str(value),
-                    None => {
-                        text.push_str("${");
-                        text.push_str(name);
-                        text.push('}');
-                    }
+        let mut items = Vec::new();
+        for entry in entries {
+            let title = if entry.title.is_empty() { &entry.id } else { &entry.title };
+            items.push(Item { title: title.clone(), id: Some(entry.id.clone()), ..Item::default() });
+            let Some(linux) = &entry.linux else {
+                self.found.warning(format!("{}: it names no kernel", entry.file));
+                continue;
+            };
+            // Without options of its own an entry gets the ones for all.
+            let options = entry.options.as_deref().unwrap_or("$kernelopts");
+            let words = |text: &str| -> Vec<String> {
+                filled_in(text, variables).split_ascii_whitespace().map(str::to_owned).collect()
+            };
+            self.boot(
+                &entry.file,
+                &Boot {
+                    title: title.clone(),
+                    place: place.to_owned(),
+                    kernel: filled_in(linux, variables),
+                    args: words(options),
+                    initrds: entry.initrds.iter().flat_map(|line| words(line)).collect(),
                 },
+            );
+        }
+        items
+    }
+
+    /// `configfile`: this menu is then only the way to another.
+    fn config(&mut self, file: &str, menu: &Menu, path: &str, variables: &Variables) {
+        let place = variables.get("root").map_or("", String::as_str);
+        match self.locate(file, "configfile", place, path) {
+            Ok(next) if self.disk.root.exists(&next) => {
+                // What an entry or a menu has set does not reach further than its folder and its root.
+                self.menu(&next, Variables::from([("root".to_owned(), place.to_owned())]));
             }
-            text
+            Ok(next) if menu.boots.is_empty() => {
+                self.found.problem(file, format!("it goes on with {next}, which is not in the image"));
+            }
+            Ok(next) => {
+                self.found.warning(format!("{file}: {next}, with which it can go on, is not in the image"));
+            }
+            Err(miss) => self.missed(file, miss),
+        }
+    }
+
+    /// What is chosen when nobody chooses. GRUB takes the first entry where there is none of that name.
+    fn default(&mut self, file: &str, environment: &str, menu: &Menu, own: &[Item], saved: &Variables) {
+        if menu.items.is_empty() {
+            return;
+        }
+        let items = with_own(&menu.items, own);
+        for default in &menu.defaults {
+            if names_one(&items, default) {
+                continue;
+            }
+            let at = if saved.values().any(|value| value == default) { environment } else { file };
+            self.found.warning(format!(
+                "{at}: the default `{default}` is no entry of {file}; GRUB takes the first"
+            ));
+        }
+    }
+
+    /// Where a path that GRUB reads is in the root.
+    fn locate(&self, title_file: &str, title: &str, place: &str, path: &str) -> Result<String, Miss> {
+        let (place, path) = match path.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+            Some((place, path)) => (place, path),
+            None => (place, path),
+        };
+        let layout = self.disk.layout;
+        if path.contains('$') || place.contains('$') {
+            return Err(Miss::Unknown(format!("`({place}){path}` of the entry `{title}` is not judged")));
+        }
+        let volume = if place.is_empty() {
+            // GRUB's root is then where its own folder is.
+            match self.disk.volume_of(title_file).0 {
+                own if own.partition.is_esp() => own,
+                _ => layout.boot.as_ref().unwrap_or(&layout.root),
+            }
+        } else {
+            let name = device(place).or_else(|| DeviceName::parse(place));
+            name.and_then(|name| layout.ids.find(&name)).ok_or_else(|| {
+                Miss::Wrong(format!("the entry `{title}` loads from ({place}), which is not on this disk"))
+            })?
+        };
+        self.disk.found_again(volume, path).ok_or_else(|| {
+            Miss::Unknown(format!("`{path}` of the entry `{title}` is on {volume}, which is not mounted"))
         })
     }
 }
 
-/// Splits a script into commands of words: quotes, escapes, comments, `;` and line ends (GRUB manual, "Shell-like
-/// scripting").
-fn commands(text: &str) -> Vec<Vec<Word>> {
-    let mut commands = Vec::new();
-    let mut words: Vec<Word> = Vec::new();
-    let mut word: Option<Word> = None;
-    let mut chars = text.chars().peekable();
-    let mut quoted = false;
-    while let Some(c) = chars.next() {
-        match c {
-            '\'' if !quoted => {
-                let piece: String = chars.by_ref().take_while(|c| *c != '\'').collect();
-                push(&mut word, &piece);
-            }
-            '"' => {
-                quoted = !quoted;
-                push(&mut word, "");
-            }
-            '\\' => match chars.next() {
-                Some('\n') | None => {}
-                Some(escaped) => push(&mut word, escaped.encode_utf8(&mut [0; 4])),
-            },
-            '$' => match variable(&mut chars) {
-                Some(name) => word.get_or_insert_default().push(Piece::Variable(name)),
-                None => push(&mut word, "$"),
-            },
-            '#' if !quoted && word.is_none() => while chars.next_if(|c| *c != '\n').is_some() {},
-            '\n' | ';' if !quoted => {
-                words.extend(word.take());
-                if !words.is_empty() {
-                    commands.push(std::mem::take(&mut words));
-                }
-            }
-            c if c.is_whitespace() && !quoted => words.extend(word.take()),
-            '{' if !quoted && word.is_none() => {
-                // It ends the line that opens a block, whatever follows it.
-                words.push(vec![Piece::Text("{".to_owned())]);
-                commands.push(std::mem::take(&mut words));
-            }
-            c => push(&mut word, c.encode_utf8(&mut [0; 4])),
-        }
-    }
-    words.extend(word);
-    if !words.is_empty() {
-        commands.push(words);
-    }
-    commands
+/// Why a path cannot be followed.
+enum Miss {
+    Wrong(String),
+    Unknown(String),
 }
 
-fn push(word: &mut Option<Word>, text: &str) {
-    let word = word.get_or_insert_default();
-    if let Some(Piece::Text(last)) = word.last_mut() {
-        last.push_str(text);
-    } else {
-        word.push(Piece::Text(text.to_owned()));
-    }
+/// The environment block (GRUB manual, "The GRUB environment block"): assignments, filled up with `#`.
+fn saved(text: &str) -> Variables {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
-/// The name after a `$`: `${name}`, `$name`, `$?`.
-fn variable(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<String> {
-    if chars.next_if_eq(&'{').is_some() {
-        return Some(chars.by_ref().take_while(|c| *c != '}').collect());
+/// The menu's lines, with the entries that have files of their own where `blscfg` puts them.
+fn with_own(items: &[Item], own: &[Item]) -> Vec<Item> {
+    // Submenus keep their places, by which their entries name them: what is put in goes to the end, where it counts the
+    // same for every choice but a number, of which only the largest matters.
+    let bls: Vec<&Item> = items.iter().filter(|item| item.bls).collect();
+    let mut all = items.to_vec();
+    if let Some(bls) = bls.first() {
+        all.extend(own.iter().map(|item| Item { within: bls.within, ..item.clone() }));
     }
-    let mut name = String::new();
-    while let Some(c) = chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_' || (*c == '?')) {
-        name.push(c);
+    all
+}
+
+/// Whether a default names one of the lines: `2`, a title, an id, `SUBMENU>ENTRY`; `>>` is a `>` within a title.
+fn names_one(items: &[Item], default: &str) -> bool {
+    const GREATER: &str = "\u{1}";
+    let mut within = None;
+    for part in default.replace(">>", GREATER).split('>') {
+        let part = part.replace(GREATER, ">");
+        let mut here = items.iter().enumerate().filter(|(_, item)| item.within == within && !item.bls);
+        let chosen = match part.parse::<usize>() {
+            Ok(number) => here.nth(number),
+            Err(_) => here.find(|(_, item)| item.title == part || item.id.as_ref() == Some(&part)),
+        };
+        let Some((at, _)) = chosen else { return false };
+        within = Some(at);
     }
-    (!name.is_empty()).then_some(name)
+    true
+}
+
+/// GRUB's own names of partitions of the first disk: `hd0,gpt1`, `hd0,msdos1`, `hd0`.
+fn device(text: &str) -> Option<DeviceName> {
+    let rest = text.strip_prefix("hd0")?;
+    if rest.is_empty() {
+        return Some(DeviceName::Number(0));
+    }
+    let part = rest.strip_prefix(',')?;
+    part.trim_start_matches(|c: char| c.is_ascii_alphabetic()).parse().ok().map(DeviceName::Number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As grub-mkconfig of Debian 12 writes it, shortened.
-    const DEBIAN: &str = r#"
-# DO NOT EDIT THIS FILE
-if [ "${next_entry}" ] ; then
-   set default="${next_entry}"
-fi
-function savedefault {
-  if [ -z "${boot_once}" ]; then
-    saved_entry="${chosen}"
-    search --fs-uuid --set=root in-a-function
-  fi
-}
-if [ x$feature_default_font_path = xy ] ; then
-   font=unicode
-else
-insmod ext2
-search --no-floppy --fs-uuid --set=root --hint-bios=hd0,gpt1 --hint='hd0,gpt1'  AAAA
-fi
-menuentry 'Debian GNU/Linux' --class debian $menuentry_id_option 'gnulinux-simple' {
-	load_video
-	if [ x$grub_platform = xxen ]; then insmod xzio; insmod lzopio; fi
-	set root='hd0,gpt1'
-	if [ x$feature_platform_search_hint = xy ]; then
-	  search --no-floppy --fs-uuid --set=root --hint hd0,gpt1 BBBB
-	fi
-	echo	'Loading Linux ...'
-	linux	/boot/vmlinuz-6.1 root=UUID=BBBB ro  console=tty0 x="a b"
-	initrd	/boot/ucode.img /boot/initrd.img-6.1
-}
-submenu 'Advanced' $menuentry_id_option 'x' {
-	menuentry "Second; {one}" --class debian {
-		linux	/boot/vmlinuz-5 root=PARTUUID=CC ro ${extra}
-	}
-}
-menuentry 'UEFI Firmware Settings' { fwsetup
-}
-menuentry "Other" { chainloader /EFI/other.efi; }
-"#;
-
     #[test]
-    fn debians_menu_is_read() {
-        let menu = parse(DEBIAN).unwrap();
-        assert_eq!(menu.searches, ["UUID=AAAA", "UUID=BBBB"]);
-        assert_eq!(menu.unknown, ["chainloader /EFI/other.efi"]);
-        assert_eq!(menu.boots.len(), 2, "{menu:?}");
-        let first = &menu.boots[0];
-        assert_eq!(first.title, "Debian GNU/Linux");
-        assert_eq!(first.place, "UUID=BBBB");
-        assert_eq!(first.kernel, "/boot/vmlinuz-6.1");
-        assert_eq!(first.args, ["root=UUID=BBBB", "ro", "console=tty0", "x=a b"]);
-        assert_eq!(first.initrds, ["/boot/ucode.img", "/boot/initrd.img-6.1"]);
-        let second = &menu.boots[1];
-        // The first entry's own search does not last.
-        assert_eq!((second.title.as_str(), second.place.as_str()), ("Second; {one}", "UUID=AAAA"));
-        assert_eq!(second.args, ["root=PARTUUID=CC", "ro", "${extra}"]);
-        assert!(second.initrds.is_empty());
-    }
-
-    #[test]
-    fn ubuntus_two_attempts_are_two_boots() {
-        let menu = parse(
-            "set root='hd0,gpt1'\nsearch.fs_uuid AB dev\nmenuentry 'Ubuntu' {\nset root=$dev\nif [ \"${initrdfail}\" = 1 ]; then\n\
-             linux /boot/vmlinuz root=PARTUUID=A ro\ninitrd /boot/initrd.img\nelse\nlinux /boot/vmlinuz root=PARTUUID=A ro panic=-1\n\
-             #Don't use initrd\nfi\n}\n",
-        )
-        .unwrap();
-        assert_eq!(menu.boots.len(), 2);
-        assert_eq!(menu.boots[0].initrds, ["/boot/initrd.img"]);
-        assert!(menu.boots[1].initrds.is_empty());
-        assert_eq!(menu.boots[1].place, "UUID=AB");
-    }
-
-    #[test]
-    fn hostile_scripts_end() {
-        let doubling =
-            "set a=aaaaaaaaaaaaaaaa\n".to_owned() + &"set a=$a$a\n".repeat(100) + "linux $a root=x\n";
-        let menu = parse(&doubling).unwrap();
-        assert!(menu.boots[0].kernel.len() <= 2 * LONGEST_VALUE);
-        assert!(parse(&"linux /k\n".repeat(2000)).is_err());
-        for text in [
-            "}}}}",
-            "menuentry {",
-            "'",
-            "\"",
-            "${",
-            "$",
-            "\\",
-            "menuentry 'a' {{{{",
-            "search",
-            "set",
-            "linux",
+    fn grubs_names_of_partitions_are_read() {
+        for (text, number) in [
+            ("hd0,gpt1", Some(1)),
+            ("hd0,msdos5", Some(5)),
+            ("hd0,2", Some(2)),
+            ("hd0", Some(0)),
+            ("hd1,gpt1", None),
+            ("lvm/x", None),
+            ("hd0,gpt", None),
         ] {
-            parse(text).unwrap();
+            assert_eq!(device(text), number.map(DeviceName::Number), "{text}");
         }
-        parse(&"menuentry x {\n".repeat(1000)).unwrap();
+    }
+
+    #[test]
+    fn a_default_is_a_number_a_title_an_id_or_a_way() {
+        let item = |title: &str, id: &str, within| Item {
+            title: title.to_owned(),
+            id: Some(id.to_owned()),
+            within,
+            bls: false,
+        };
+        let bls = Item { bls: true, ..Item::default() };
+        let items = [
+            item("Debian", "simple", None),
+            item("Advanced > all", "advanced", None),
+            item("Old", "old", Some(1)),
+            bls,
+        ];
+        let items = with_own(&items, &[item("Fedora", "f-6.1", None)]);
+        for good in ["0", "2", "Debian", "simple", "1>0", "advanced>old", "Advanced >> all>Old", "f-6.1"] {
+            assert!(names_one(&items, good), "{good}");
+        }
+        for bad in ["3", "old", "1>1", "advanced>simple", "Debian 12", ""] {
+            assert!(!names_one(&items, bad), "{bad}");
+        }
     }
 }

@@ -36,12 +36,23 @@ const TOO_LARGE: i32 = 128 + 25;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Modules {
     pub by_version: BTreeMap<String, BTreeSet<String>>,
+    /// Whether systemd in it finds a root by its partition's type, without being told.
+    pub finds_root: bool,
 }
 
 impl Modules {
+    /// Adds those of another image: the kernel unpacks all of them into one place.
+    pub fn extend(&mut self, other: &Self) {
+        for (version, names) in &other.by_version {
+            self.by_version.entry(version.clone()).or_default().extend(names.iter().cloned());
+        }
+        self.finds_root |= other.finds_root;
+    }
+
     fn add(&mut self, path: &str) {
         let path = path.trim_start_matches("./").trim_start_matches('/');
         let path = path.strip_prefix("usr/").unwrap_or(path);
+        self.finds_root |= path == "lib/systemd/system-generators/systemd-gpt-auto-generator";
         if let Some((version, file)) = path.strip_prefix("lib/modules/").and_then(|rest| rest.split_once('/'))
             && let Some(name) = module_name(file)
         {

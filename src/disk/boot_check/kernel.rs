@@ -6,11 +6,12 @@ use std::os::fd::AsRawFd;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{initramfs, read_text};
+use super::{Image, initramfs, read_text};
 use crate::host::root_dir::RootDir;
 
 /// A kernel's version: by its file's name where modules of that version are there, else by what the file says.
-pub(super) fn version(root: &RootDir, path: &str) -> Option<String> {
+pub(super) fn version(root: &RootDir, image: &Image) -> Option<String> {
+    let path = image.path.as_str();
     // The name at the end of all links.
     let fd = root.open_at(path, OFlags::PATH, Mode::empty()).ok()?;
     let real = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
@@ -22,19 +23,20 @@ pub(super) fn version(root: &RootDir, path: &str) -> Option<String> {
     let has_modules = |version: &String| {
         !version.contains('/') && !version.starts_with('.') && root.exists(&format!("/lib/modules/{version}"))
     };
-    by_name.clone().filter(has_modules).or_else(|| version_in_header(root, path).ok().flatten()).or(by_name)
+    by_name.clone().filter(has_modules).or_else(|| version_in_header(root, image).ok().flatten()).or(by_name)
 }
 
 /// The version that an x86 kernel carries (Linux `Documentation/arch/x86/boot.rst`: `kernel_version`).
-fn version_in_header(root: &RootDir, path: &str) -> io::Result<Option<String>> {
-    let mut file = root.open_file(path)?;
+fn version_in_header(root: &RootDir, image: &Image) -> io::Result<Option<String>> {
+    let mut file = root.open_file(&image.path)?;
+    let start = image.part.as_ref().map_or(0, |part| part.start);
     let mut header = [0; 0x10];
-    file.seek(SeekFrom::Start(0x202))?;
+    file.seek(SeekFrom::Start(start + 0x202))?;
     if file.read_exact(&mut header).is_err() || &header[..4] != b"HdrS" {
         return Ok(None);
     }
     let at = u64::from(u16::from_le_bytes([header[0xc], header[0xd]])) + 0x200;
-    file.seek(SeekFrom::Start(at))?;
+    file.seek(SeekFrom::Start(start + at))?;
     let mut text = Vec::new();
     file.take(128).read_to_end(&mut text)?;
     let version: String = String::from_utf8_lossy(&text)

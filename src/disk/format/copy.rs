@@ -6,10 +6,10 @@ use std::path::Path;
 use rustix::mount::MountFlags;
 
 use super::{FormatError, LIMIT, Part};
-use crate::disk::filesystem::FilesystemKind;
+use crate::disk::filesystem::{Driver, FilesystemKind};
 use crate::disk::loop_device::{Access, LoopDevice};
 use crate::disk::mount::{Mount, Target};
-use crate::host::exec::{Cmd, ExecError};
+use crate::host::exec::Cmd;
 use crate::host::stop::Stop;
 
 /// Runs `make` on a loop device of the part, and copies the root folder into what it made. When it fails, the mount and
@@ -22,21 +22,32 @@ pub(super) async fn into_new(
 ) -> Result<(), FormatError> {
     let driver = kind.driver().ok_or_else(|| FormatError::NoDriver { kind: kind.clone() })?;
     let device = LoopDevice::attach(part.disk, part.start, part.size, Access::ReadWrite)?;
+    let filled = on(&device, driver, make, part.root, stop).await;
+    // The first error is the one to tell.
+    let closed = device.close().await;
+    filled?;
+    Ok(closed?)
+}
+
+async fn on(
+    device: &LoopDevice,
+    driver: Driver,
+    make: Cmd,
+    from: &Path,
+    stop: &Stop,
+) -> Result<(), FormatError> {
     make.arg(device.node()).run(stop).await?;
     let dir = tempfile::tempdir().map_err(|source| FormatError::Temporary { source })?;
     let at = Target::Host(dir.path());
     let mount = Mount::new(device.node(), at, driver.name, MountFlags::NOATIME, driver.read_write)?;
-    let copied = copy(part.root, mount.path(), stop).await;
-    let synced = mount.sync();
-    // The first error is the one to tell; after a stop too, the mount is taken off.
+    let filled = fill(from, &mount, stop).await;
+    // After a stop too, the mount is waited for.
     let unmounted = mount.unmount(&Stop::never()).await;
-    copied?;
-    synced?;
-    unmounted?;
-    Ok(device.close().await?)
+    filled?;
+    Ok(unmounted?)
 }
 
-async fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<(), ExecError> {
+async fn fill(from: &Path, mount: &Mount, stop: &Stop) -> Result<(), FormatError> {
     Cmd::new("cp")
         .args(["--recursive", "--no-dereference", "--sparse=auto"])
         // Said one by one: what `--archive` or `all` cannot keep they drop without a word.
@@ -44,10 +55,13 @@ async fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<(), ExecError> {
         // The folder itself, into the file system's own top.
         .arg("--no-target-directory")
         .arg(from)
-        .arg(to)
+        .arg(mount.path())
         .env("LC_ALL", "C")
         .timeout(LIMIT)
         .run(stop)
         .await?;
+    // What was written and given up on the way reads as zeros again.
+    mount.sync()?;
+    Cmd::new("fstrim").arg(mount.path()).timeout(LIMIT).run(stop).await?;
     Ok(())
 }

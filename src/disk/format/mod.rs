@@ -57,7 +57,7 @@ pub trait RootFormat: std::fmt::Debug + Send + Sync {
     /// The last three fields of the root's line in fstab: options, dump, and the order of the check at boot.
     fn fstab(&self) -> &'static str;
 
-    /// Bytes of the least partition that takes the files and leaves [`ROOM`] for the first boot.
+    /// Bytes of the least partition that takes the files and leaves room for the first boot, which writes before it grows.
     fn least(&self, needs: &Needs) -> u64;
 
     /// Makes it from the root folder, at its place in the disk file, labelled `root`. Leaves no mount and no loop device,

@@ -1,4 +1,5 @@
-//! A root on xfs: made empty, mounted, and filled by copying.
+//! A root on xfs: made empty, mounted, and filled by copying. It grows by whole groups of the size that it is made with,
+//! which serves a root of some GiB well; one that will have hundreds is better made large by the recipe's `disk.size`.
 
 use async_trait::async_trait;
 

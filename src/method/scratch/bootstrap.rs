@@ -8,7 +8,7 @@ use crate::disk::boot_config::{self, ScratchIds};
 use crate::disk::filesystem::FilesystemKind;
 use crate::disk::format::{self, RootFormat};
 use crate::plan::Plan;
-use crate::provision::{DiskIdentity, FileSystemIdentity, set_up_cloud};
+use crate::provision::{DiskIdentity, EspAccess, FileSystemIdentity, KernelIdentity, set_up_cloud};
 use crate::recipe::{RootFilesystem, Scratch};
 use crate::report::Timing;
 
@@ -37,7 +37,13 @@ pub(super) async fn run(
         }
         timings.push(Timing::new("install the distribution", phase.done()));
     }
-    let target = Target { root: &root, layout: None, identity: identity(&ids, format), esp_writable: false };
+    let target = Target {
+        root: &root,
+        layout: None,
+        identity: identity(&ids, format),
+        kernels: KernelIdentity::default(),
+        esp: EspAccess::None,
+    };
     let changed = change::root(&target, plan, bench).await?;
     let dir = open(&root)?;
     mmdebstrap::forget_proxy(&dir)?;

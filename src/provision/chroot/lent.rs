@@ -19,14 +19,22 @@ pub(super) struct Lent {
     path: String,
     content: Vec<u8>,
     had: bool,
+    /// The folders that were made for it, parents first.
+    folders: Vec<String>,
 }
 
 impl Lent {
     /// Puts `content` at `path`, in place of what is there. What a bake that was killed had put aside counts as
-    /// being there.
+    /// being there. Folders above it that are missing are made.
     pub(super) fn lend(root: &RootDir, path: &str, content: &[u8], mode: u32) -> Result<Self, RootError> {
         let left_aside = root.symlink_metadata(&aside(path)).is_ok();
+        let above = path.match_indices('/').skip(1).map(|(at, _)| &path[..at]);
+        let folders: Vec<String> = above.filter(|folder| !root.exists(folder)).map(str::to_owned).collect();
+        if let Some(last) = folders.last() {
+            root.make_dirs(last, 0o755).map_err(|source| RootError::file("make", last, source))?;
+        }
         let lent = Self {
+            folders,
             path: path.to_owned(),
             content: content.to_owned(),
             had: left_aside
@@ -61,6 +69,12 @@ impl Lent {
             }
         } else if self.had {
             root.remove(&aside(path)).map_err(failed)?;
+        }
+        for folder in self.folders.iter().rev() {
+            // A step may have put something into it, or taken it away.
+            if root.list(folder).is_ok_and(|names| names.is_empty()) {
+                root.remove(folder).map_err(failed)?;
+            }
         }
         Ok(())
     }
@@ -186,6 +200,19 @@ mod tests {
         assert!(root.exists(RESOLV_CONF));
         lent.give_back(&root).unwrap();
         assert!(root.list("/etc").unwrap().is_empty());
+    }
+
+    #[test]
+    fn folders_that_were_made_for_a_file_go_with_it_unless_they_are_used() {
+        let (_dir, root) = root();
+        let lent = Lent::lend(&root, "/etc/kernel/a/b", b"lent", 0o644).unwrap();
+        assert_eq!(root.read_text("/etc/kernel/a/b").unwrap(), "lent");
+        lent.give_back(&root).unwrap();
+        assert!(root.list("/etc").unwrap().is_empty());
+        let lent = Lent::lend(&root, "/etc/kernel/a/b", b"lent", 0o644).unwrap();
+        root.write("/etc/kernel/own", b"", 0o644).unwrap();
+        lent.give_back(&root).unwrap();
+        assert_eq!(root.list("/etc/kernel").unwrap(), ["own"]);
     }
 
     #[test]

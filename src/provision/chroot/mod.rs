@@ -5,6 +5,7 @@
 //! no prison, though: a command is root with all its capabilities, as the packages' scripts need.
 
 mod grub_probe;
+mod kernels;
 mod lent;
 mod mounts;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use grub_probe::{DiskIdentity, FileSystemIdentity};
+pub use kernels::KernelIdentity;
 use lent::{Lent, NameServers, is_program};
 use mounts::Mounts;
 
@@ -30,6 +32,8 @@ pub struct ChrootOptions {
     pub root: PathBuf,
     /// What the root's programs are told of their disk. `None`: nothing, and the root's own grub-probe stays.
     pub disk: Option<DiskIdentity>,
+    /// How kernels are installed on that disk.
+    pub kernels: KernelIdentity,
     /// The name that `hostname` gives in the root, so that the host's own ends up in no file.
     pub hostname: String,
     /// Whether commands reach the network.
@@ -39,7 +43,13 @@ pub struct ChrootOptions {
 impl ChrootOptions {
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), disk: None, hostname: "localhost".to_owned(), network: true }
+        Self {
+            root: root.into(),
+            disk: None,
+            kernels: KernelIdentity::default(),
+            hostname: "localhost".to_owned(),
+            network: true,
+        }
     }
 }
 
@@ -124,7 +134,17 @@ impl ChrootRoot {
             self.lent.push(Lent::lend(&self.dir, POLICY, NO_SERVICE_STARTS, 0o755)?);
             self.stand_in().await?;
         }
+        if let Some(disk) = self.options.disk.as_ref().filter(|_| self.dir.exists("/etc")) {
+            self.options.kernels.lend(&self.dir, disk, &self.facts.distribution, &mut self.lent)?;
+        }
         Ok(())
+    }
+
+    /// Every variable that a command sees.
+    fn environment(&self, command: &RootCommand) -> BTreeMap<String, String> {
+        let mut all = self.options.kernels.environment();
+        all.extend(command.environment());
+        all
     }
 
     /// Puts the stand-in where grub-probe is, or will be once a package brings it. dpkg is told to put the package's
@@ -249,7 +269,7 @@ impl Root for ChrootRoot {
             .args(&command.argv)
             .clear_env()
             .env("PATH", PATH)
-            .env("BAKEHOUSE_ENV", assignments(&command.environment())?)
+            .env("BAKEHOUSE_ENV", assignments(&self.environment(command))?)
             .stdin(command.stdin.clone())
             .timeout(command.timeout)
             .stream(stop, on_line)
@@ -270,7 +290,7 @@ impl Root for ChrootRoot {
 
     fn entry(&self) -> Option<Vec<OsString>> {
         // The usual variables have names and values that are always good.
-        let env = assignments(&RootCommand::new([""]).environment()).ok()?;
+        let env = assignments(&self.environment(&RootCommand::new([""]))).ok()?;
         let mut words: Vec<OsString> = vec!["env".into(), "-i".into(), format!("PATH={PATH}").into()];
         words.push(format!("BAKEHOUSE_ENV={env}").into());
         words.extend(self.command_line("/"));

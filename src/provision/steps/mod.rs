@@ -48,9 +48,19 @@ pub struct StepContext {
     /// The environment in which Bakehouse runs: where secrets and, for `aws: true`, credentials are taken from, and
     /// what programs of the host find. No step inherits it.
     pub environment: BTreeMap<String, String>,
-    /// Whether the disk's EFI system partition is mounted in the root. Where it is not, packages that would write to
-    /// it are held at their versions.
-    pub esp_writable: bool,
+    /// What packages' scripts can do with the disk's EFI system partition.
+    pub esp: EspAccess,
+}
+
+/// What can be done with the EFI system partition in a root. Packages that need more are held at their versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EspAccess {
+    /// All: it is mounted, or the disk has none.
+    Full,
+    /// Its files can be read and changed, but it is no mounted FAT: programs that look for its device find none.
+    Files,
+    /// Nothing: it is not there.
+    None,
 }
 
 /// The environment holds secrets.
@@ -59,7 +69,7 @@ impl fmt::Debug for StepContext {
         f.debug_struct("StepContext")
             .field("recipe_dir", &self.recipe_dir)
             .field("from", &self.from)
-            .field("esp_writable", &self.esp_writable)
+            .field("esp", &self.esp)
             .finish_non_exhaustive()
     }
 }
@@ -73,7 +83,7 @@ impl StepContext {
             stop: Stop::never(),
             from: 0,
             environment: BTreeMap::new(),
-            esp_writable: false,
+            esp: EspAccess::None,
         }
     }
 }

@@ -1,0 +1,231 @@
+//! The EFI system partition as a folder: taken out and written back by mtools, whatever is on it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use bakehouse::disk::esp::{EspError, EspFolder};
+use bakehouse::disk::filesystem::{Filesystem, FilesystemKind};
+use bakehouse::disk::ids::Volume;
+use bakehouse::disk::loop_device::Access;
+use bakehouse::disk::mount::Target;
+use bakehouse::disk::table::{Partition, TYPE_ESP};
+use bakehouse::host::exec::Cmd;
+use bakehouse::host::stop::Stop;
+use tempfile::TempDir;
+
+use super::fixture::MIB;
+use crate::gate;
+
+const NEEDS: &[&str] = &["mformat", "mcopy", "mdeltree", "fsck.fat"];
+/// Where the partition lies; before and behind it is something else.
+const START: u64 = MIB;
+const SIZE: u64 = 40 * MIB;
+
+/// A disk with a FAT, and a folder to show it at.
+struct Esp {
+    dir: TempDir,
+    volume: Volume,
+}
+
+impl Esp {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("at")).unwrap();
+        fs::write(dir.path().join("disk"), vec![0; usize::try_from(START + SIZE + MIB).unwrap()]).unwrap();
+        let volume = Volume {
+            partition: Partition {
+                number: 15,
+                start: START,
+                type_id: TYPE_ESP.to_owned(),
+                ..Partition::whole(SIZE)
+            },
+            filesystem: Some(Filesystem { kind: FilesystemKind::Vfat, uuid: None, label: None }),
+        };
+        let esp = Self { dir, volume };
+        esp.mtools("mformat", &["-F", "-T", "81920", "-h", "255", "-s", "63", "-v", "ESP", "::"]).await;
+        esp.mtools("mmd", &["::EFI", "::EFI/BOOT", "::EFI/debian"]).await;
+        for (path, content) in [
+            ("EFI/BOOT/BOOTX64.EFI", "a loader"),
+            ("EFI/debian/grub.cfg", "configfile x"),
+            ("EFI/debian/long name.txt", "x"),
+        ] {
+            let file = esp.path("file");
+            fs::write(&file, content).unwrap();
+            esp.mtools("mcopy", &[file.to_str().unwrap(), &format!("::{path}")]).await;
+        }
+        esp
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    async fn mtools(&self, name: &str, args: &[&str]) -> String {
+        Cmd::new(name)
+            .env("MTOOLS_SKIP_CHECK", "1")
+            .args(["-i", &format!("{}@@{START}", self.path("disk").display())])
+            .args(args)
+            .run(&Stop::never())
+            .await
+            .unwrap()
+            .text()
+    }
+
+    async fn show(&self, access: Access) -> Result<EspFolder, EspError> {
+        let at = self.path("at");
+        let stop = Stop::never();
+        EspFolder::show(
+            &self.path("disk"),
+            &self.volume,
+            Target::Host(&at),
+            self.path("at.esp"),
+            access,
+            &stop,
+        )
+        .await
+    }
+
+    fn disk(&self) -> Vec<u8> {
+        fs::read(self.path("disk")).unwrap()
+    }
+
+    /// Changes it in a folder and writes that back; the folder is gone afterwards.
+    async fn change(&self, change: impl FnOnce(PathBuf)) -> Result<(), EspError> {
+        let shown = self.show(Access::ReadWrite).await.unwrap();
+        change(self.path("at"));
+        let written = shown.write_back(&Stop::never()).await;
+        shown.close(&Stop::never()).await.unwrap();
+        assert_eq!(fs::read_dir(self.path("at")).unwrap().count(), 0);
+        assert!(!self.path("at.esp").exists());
+        written
+    }
+
+    /// The bytes of a name as a FAT's long names have it, replaced by another of the same length.
+    fn rename(&self, from: &str, to: &str) {
+        let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let (from, to) = (wide(from), wide(to));
+        assert_eq!(from.len(), to.len());
+        let mut disk = self.disk();
+        let at = disk.windows(from.len()).position(|part| part == from).unwrap();
+        disk[at..at + to.len()].copy_from_slice(&to);
+        fs::write(self.path("disk"), disk).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_changed_in_the_folder_is_on_the_partition() {
+    if !gate::has_root(NEEDS) {
+        return;
+    }
+    let esp = Esp::new().await;
+    let before = esp.disk();
+    esp.change(|at| {
+        assert_eq!(fs::read(at.join("EFI/BOOT/BOOTX64.EFI")).unwrap(), b"a loader");
+        // Seen, and touched: the same content is no change.
+        fs::write(at.join("EFI/debian/grub.cfg"), "configfile x").unwrap();
+    })
+    .await
+    .unwrap();
+    assert!(esp.disk() == before, "an ESP that nobody changed has other bytes");
+
+    esp.change(|at| {
+        fs::create_dir_all(at.join("loader/entries")).unwrap();
+        fs::write(at.join("loader/entries/debian-6.1.0-9-cloud-amd64+3.conf"), "title Debian\n").unwrap();
+        fs::write(at.join("EFI/BOOT/BOOTX64.EFI"), vec![7; 3 << 20]).unwrap();
+        fs::remove_dir_all(at.join("EFI/debian")).unwrap();
+    })
+    .await
+    .unwrap();
+    let listed = esp.mtools("mdir", &["-/", "-b", "::"]).await;
+    assert!(listed.contains("::/loader/entries/debian-6.1.0-9-cloud-amd64+3.conf"), "{listed}");
+    assert!(!listed.contains("debian/grub.cfg"), "{listed}");
+    let after = esp.disk();
+    let part = usize::try_from(START).unwrap()..usize::try_from(START + SIZE).unwrap();
+    assert!(after[..part.start] == before[..part.start] && after[part.end..] == before[part.end..]);
+    fs::write(esp.path("part"), &after[part]).unwrap();
+    Cmd::new("fsck.fat").arg("-n").arg(esp.path("part")).run(&Stop::never()).await.unwrap();
+    let shown = esp.show(Access::ReadOnly).await.unwrap();
+    assert_eq!(fs::metadata(esp.path("at/EFI/BOOT/BOOTX64.EFI")).unwrap().len(), 3 << 20);
+    assert!(fs::write(esp.path("at/new"), "").is_err());
+    shown.close(&Stop::never()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_no_fat_can_hold_is_refused_by_its_name() {
+    if !gate::has_root(NEEDS) {
+        return;
+    }
+    let esp = Esp::new().await;
+    let before = esp.disk();
+    let error = esp.change(|at| symlink("BOOT", at.join("EFI/link")).unwrap()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("/EFI/link of the EFI system partition is a symbolic link"),
+        "{error}"
+    );
+    let error = esp.change(|at| fs::write(at.join("a:b"), "").unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("/a:b of the EFI system partition cannot be written"), "{error}");
+    let error = esp.change(|at| fs::create_dir(at.join("EFI/boot")).unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("/EFI/BOOT and /EFI/boot"), "{error}");
+    assert!(esp.disk() == before, "a refused change was written");
+    let error = esp.change(|at| fs::write(at.join("large"), vec![1; 50 << 20]).unwrap()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("no room for /large on the EFI system partition, which has 40 MiB"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_hostile_fat_does_not_get_out_of_its_folder() {
+    if !gate::has_root(NEEDS) {
+        return;
+    }
+    // A name with slashes and dots.
+    let esp = Esp::new().await;
+    esp.rename("long ", "../..");
+    let shown = esp.show(Access::ReadWrite).await.unwrap();
+    let mut names: Vec<String> = fs::read_dir(esp.path("at/EFI/debian"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 2, "{names:?}");
+    let mut beside: Vec<_> =
+        fs::read_dir(esp.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    beside.sort();
+    assert_eq!(beside, ["at", "at.esp", "disk", "file"]);
+    shown.write_back(&Stop::never()).await.unwrap();
+    shown.close(&Stop::never()).await.unwrap();
+
+    // A folder that holds itself: the entry of EFI/debian leads to EFI.
+    let esp = Esp::new().await;
+    let mut disk = esp.disk();
+    let find = |disk: &[u8], name: &[u8]| disk.windows(11).position(|part| part == name).unwrap();
+    let (efi, debian) = (find(&disk, b"EFI        "), find(&disk, b"DEBIAN     "));
+    for field in [20, 21, 26, 27] {
+        disk[debian + field] = disk[efi + field];
+    }
+    fs::write(esp.path("disk"), disk).unwrap();
+    let error = esp.show(Access::ReadWrite).await.unwrap_err();
+    assert!(matches!(error, EspError::Damaged { .. }), "{error}");
+    assert!(!esp.path("at.esp").exists());
+
+    // No FAT at all.
+    let esp = Esp::new().await;
+    fs::write(esp.path("disk"), vec![0xaa; usize::try_from(START + SIZE).unwrap()]).unwrap();
+    let error = esp.show(Access::ReadOnly).await.unwrap_err();
+    assert!(matches!(error, EspError::Damaged { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_of_a_bake_that_goes_on_is_shown_as_it_is() {
+    if !gate::has_root(NEEDS) {
+        return;
+    }
+    let esp = Esp::new().await;
+    fs::create_dir(esp.path("at.esp")).unwrap();
+    fs::write(esp.path("at.esp/kept"), "by the failed step").unwrap();
+    esp.change(|at| assert!(at.join("kept").exists())).await.unwrap();
+    let listed = esp.mtools("mdir", &["-/", "-b", "::"]).await;
+    assert_eq!(listed.trim(), "::/kept");
+}
