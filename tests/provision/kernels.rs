@@ -37,7 +37,7 @@ async fn kernel_install_takes_nothing_from_the_build_host() {
     assert!(exit.success(), "{exit:?}");
     let entry = exit.tail.join("\n");
     assert!(entry.contains(&format!("options    root=UUID={UUID} ro\n")), "{entry}");
-    assert!(entry.contains("linux      /debian/6.1/linux"), "{entry}");
+    assert!(entry.contains("/debian/6.1/linux"), "{entry}");
     assert!(sh(&root, "cat /etc/dracut.conf.d/*").await.tail.join(" ").contains(r#"" nvme ena ext4 ""#));
     root.leave().await.unwrap();
     for path in ["etc/kernel/cmdline", "etc/kernel/entry-token", "etc/dracut.conf.d"] {
@@ -54,7 +54,8 @@ async fn kernel_install_takes_nothing_from_the_build_host() {
     let root = ChrootRoot::enter(options(dir.path(), kernels)).await.unwrap();
     let exit = sh(&root, add).await;
     assert!(exit.tail.iter().any(|line| line.ends_with("ro console=ttyS0")), "{exit:?}");
-    let exit = sh(&root, "kernel-install remove 6.1; ls /boot/efi/loader/entries /boot/efi/debian; env").await;
+    let exit =
+        sh(&root, "kernel-install remove 6.1; ls /boot/efi/loader/entries /boot/efi/debian; env").await;
     assert!(!exit.tail.iter().any(|line| line.contains("6.1")), "{exit:?}");
     assert!(exit.tail.contains(&"SYSTEMD_ESP_PATH=/boot/efi".to_owned()), "{exit:?}");
     assert!(exit.tail.contains(&"MACHINE_ID=ec2a1b2c3d4e5f60718293a4b5c6d7e8".to_owned()), "{exit:?}");
