@@ -76,6 +76,31 @@ fn a_kernel_is_exchanged_under_extlinux_and_boots() {
     }
 }
 
+/// GRUB's own tools in a child: a default that is no entry is said, since GRUB then takes the first; a kernel that is
+/// taken away beneath the menu is refused.
+#[test]
+fn a_default_of_grub_is_looked_for_and_a_missing_kernel_is_named() {
+    let Some(yard) = Yard::shared() else { return };
+    let recipe = |name: &str, run: &str| {
+        yard.recipe(
+            name,
+            &format!(
+                "version: 1\nname: {name}\narchitecture: x86_64\nbase: {{ family: os-base }}\n\
+                 provision:\n  - shell:\n      run: |\n        \
+                 sed -i 's/^GRUB_DEFAULT=.*/GRUB_DEFAULT=saved/' /etc/default/grub\n        update-grub\n        {run}\n"
+            ),
+        );
+    };
+    recipe("grub-default", "grub-set-default gone");
+    let said = yard.bake("grub-default", &[]).ok();
+    let warning =
+        "/boot/grub/grubenv: the default `gone` is no entry of /boot/grub/grub.cfg; GRUB takes the first";
+    assert!(said.err.contains(warning), "{}", said.err);
+    recipe("grub-kernel", "rm /boot/vmlinuz-*");
+    let said = yard.bake("grub-kernel", &[]).code(3);
+    assert!(said.err.contains("/boot/grub/grub.cfg: the kernel /boot/vmlinuz-"), "{}", said.err);
+}
+
 /// A disk with GRUB becomes one with systemd-boot, and an initramfs by dracut, in a bake; its child gets another kernel
 /// by kernel-install, and boots.
 #[test]
@@ -89,7 +114,7 @@ fn systemd_boot_and_dracut_are_put_in_place_of_grub_and_boot_another_kernel() {
          \x20       apt-get -q -y purge grub-efi-amd64-bin grub-pc-bin grub2-common\n\
          \x20       rm -rf /boot/grub\n\
          \x20       test -e /boot/efi/EFI/systemd/systemd-bootx64.efi\n\
-         \x20       test ! -e /boot/efi/loader/entries/*-$(cat /proc/sys/kernel/random/boot_id).conf\n",
+         \x20       test -s /boot/efi/loader/entries/debian-$(basename /lib/modules/*).conf\n",
     );
     Foreign {
         mib: 2048,
