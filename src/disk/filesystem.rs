@@ -173,23 +173,6 @@ pub(super) async fn probe_table(disk: &Path, stop: &Stop) -> Result<Option<Strin
     Ok(table)
 }
 
-/// What a file system that the kernel does not mount says of its features, where its own tool is there and can read
-/// it: for the error's text.
-pub(super) async fn features(kind: &FilesystemKind, node: &Path, stop: &Stop) -> Option<String> {
-    let (command, marker): (&[&str], &str) = match kind {
-        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
-            (&["dumpe2fs", "-h"], "Filesystem features:")
-        }
-        FilesystemKind::Xfs => (&["xfs_db", "-r", "-c", "version"], "versionnum"),
-        FilesystemKind::Btrfs => (&["btrfs", "inspect-internal", "dump-super"], "incompat_flags"),
-        _ => return None,
-    };
-    let (program, options) = command.split_first()?;
-    let output = Cmd::new(program).args(options).arg(node).timeout(LIMIT).run(stop).await.ok()?.text();
-    let line = output.lines().find_map(|line| line.trim().strip_prefix(marker))?.trim().to_owned();
-    (!line.is_empty()).then_some(line)
-}
-
 async fn blkid(disk: &Path, options: &[&str], stop: &Stop) -> Result<Vec<(String, String)>, ProbeError> {
     let mut lines = Vec::new();
     // The udev form alone tells every byte of a label apart: `\x20`.

@@ -3,10 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::mount::MountFlags;
+
+use super::btrfs;
 use super::filesystem::FilesystemKind;
 use super::ids::Volume;
 use super::layout::{Layout, LayoutError};
 use super::loop_device::{Access, LoopDevice, LoopError};
+use super::mount::{Mount, MountError, Target};
 use super::sparse::{SparseDisk, SparseError};
 use super::table::{TableError, TableKind, sfdisk};
 use crate::host::exec::{Cmd, ExecError};
@@ -34,10 +38,8 @@ pub async fn grow(disk: &Path, layout: &Layout, bytes: u64, stop: &Stop) -> Resu
     if layout.ids.kind == TableKind::Mbr && root.number() > 4 {
         return Err(GrowError::Logical { disk: disk.to_owned(), root: root.to_string() });
     }
-    let kind = root.filesystem.as_ref().map(|found| &found.kind);
-    if !matches!(kind, Some(FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4)) {
-        return Err(GrowError::Unsupported { disk: disk.to_owned(), root: root.to_string() });
-    }
+    let tool = Tool::of(root)
+        .ok_or_else(|| GrowError::Unsupported { disk: disk.to_owned(), root: root.to_string() })?;
     SparseDisk::open(disk)?.grow(bytes)?;
     if layout.ids.kind == TableKind::Gpt {
         // The second copy of a GPT lies in the disk's last sectors.
@@ -57,12 +59,70 @@ pub async fn grow(disk: &Path, layout: &Layout, bytes: u64, stop: &Stop) -> Resu
     if grown.root.partition.start != root.partition.start || grown.root.partition.size < root.partition.size {
         return Err(GrowError::Moved { disk: disk.to_owned(), root: root.to_string() });
     }
-    grow_ext4(disk, &grown.root, stop).await?;
+    let part = &grown.root.partition;
+    let device = LoopDevice::attach(disk, part.start, part.size, Access::ReadWrite)?;
+    let resized = match tool {
+        Tool::Ext4 => grow_ext4(disk, &grown.root, &device, stop).await,
+        Tool::Xfs => grow_mounted(&device, FilesystemKind::Xfs, &["xfs_growfs"], stop).await,
+        Tool::Btrfs => {
+            let command = ["btrfs", "filesystem", "resize", "max"];
+            grow_mounted(&device, FilesystemKind::Btrfs, &command, stop).await
+        }
+    };
+    // Also where it failed: then the first error is the one to tell.
+    let closed = device.close().await;
+    resized?;
+    closed?;
     Ok(grown)
 }
 
-async fn grow_ext4(disk: &Path, root: &Volume, stop: &Stop) -> Result<(), GrowError> {
-    let device = LoopDevice::attach(disk, root.partition.start, root.partition.size, Access::ReadWrite)?;
+/// Each file system grows by its own tool: ext4 as it lies there, the others while they are mounted.
+#[derive(Clone, Copy)]
+enum Tool {
+    Ext4,
+    Xfs,
+    Btrfs,
+}
+
+impl Tool {
+    fn of(root: &Volume) -> Option<Self> {
+        match root.filesystem.as_ref()?.kind {
+            FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => Some(Self::Ext4),
+            FilesystemKind::Xfs => Some(Self::Xfs),
+            FilesystemKind::Btrfs => Some(Self::Btrfs),
+            _ => None,
+        }
+    }
+}
+
+async fn grow_mounted(
+    device: &LoopDevice,
+    kind: FilesystemKind,
+    command: &[&str],
+    stop: &Stop,
+) -> Result<(), GrowError> {
+    let at = tempfile::tempdir().map_err(|source| GrowError::Temporary { source })?;
+    let (target, flags) =
+        (Target::Host(at.path()), MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID);
+    let data = kind.driver().map(|driver| driver.read_write).unwrap_or_default();
+    let mount = if kind == FilesystemKind::Btrfs {
+        btrfs::mount(device, target, flags, data, stop).await?
+    } else {
+        Mount::new(device.node(), target, kind.as_str(), flags, data)?
+    };
+    let mut resize = Cmd::new(command[0]).timeout(LIMIT);
+    resize = resize.args(&command[1..]).arg(at.path());
+    let resized = resize.run(stop).await;
+    let synced = mount.sync();
+    mount.unmount(&Stop::never()).await?;
+    if kind == FilesystemKind::Btrfs {
+        btrfs::forget(device).await;
+    }
+    resized?;
+    Ok(synced?)
+}
+
+async fn grow_ext4(disk: &Path, root: &Volume, device: &LoopDevice, stop: &Stop) -> Result<(), GrowError> {
     // resize2fs insists on a check since the last mount.
     let checked = Cmd::new("e2fsck")
         .args(["-f", "-p"])
@@ -80,7 +140,7 @@ async fn grow_ext4(disk: &Path, root: &Volume, stop: &Stop) -> Result<(), GrowEr
         });
     }
     Cmd::new("resize2fs").arg(device.node()).timeout(LIMIT).run(stop).await?;
-    Ok(device.close().await?)
+    Ok(())
 }
 
 /// Why a disk was not made larger.
@@ -96,7 +156,7 @@ pub enum GrowError {
         disk.display()
     )]
     Logical { disk: PathBuf, root: String },
-    #[error("the root of {} ({root}) cannot grow: only ext4 can here", disk.display())]
+    #[error("the root of {} ({root}) cannot grow: ext2, ext3, ext4, xfs and btrfs can here", disk.display())]
     Unsupported { disk: PathBuf, root: String },
     #[error("the table of {} was not written as asked: {root} is not where it was", disk.display())]
     Moved { disk: PathBuf, root: String },
@@ -105,6 +165,10 @@ pub enum GrowError {
         disk.display()
     )]
     Damaged { disk: PathBuf, root: String, code: i32, tail: String },
+    #[error("cannot make a folder to mount at among the temporary files (TMPDIR)")]
+    Temporary { source: std::io::Error },
+    #[error(transparent)]
+    Mount(#[from] MountError),
     #[error(transparent)]
     Sparse(#[from] SparseError),
     #[error(transparent)]

@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod exec;
 pub mod glob;
+pub mod kernel_log;
 pub mod lock;
 pub mod namespace;
 pub mod root_dir;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bakehouse::disk::loop_device::{Access, LoopDevice};
 use bakehouse::disk::sparse::SparseDisk;
 use bakehouse::disk::table::Table;
 use bakehouse::host::exec::Cmd;
@@ -19,6 +20,25 @@ pub const TABLE: &str = "label: gpt\nunit: sectors\n\
     1: start=34816, size=61440, type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, uuid=11111111-1111-4111-8111-111111111101, name=\"the root\"\n";
 
 pub const TOOLS: &[&str] = &["sfdisk", "blkid", "mke2fs", "e2fsck", "resize2fs", "fstrim"];
+
+/// The file systems that a root may lie on, with the least size in MiB that their tools make.
+pub const KINDS: [(&str, u64); 3] = [("ext4", 64), ("xfs", 320), ("btrfs", 160)];
+pub const KIND_TOOLS: &[&str] = &[
+    "sfdisk",
+    "blkid",
+    "mkfs.ext4",
+    "mkfs.xfs",
+    "mkfs.btrfs",
+    "e2fsck",
+    "xfs_repair",
+    "btrfs",
+    "resize2fs",
+    "xfs_growfs",
+    "dumpe2fs",
+    "fstrim",
+    "losetup",
+    "unshare",
+];
 
 /// A disk file in a folder of its own.
 pub struct Disk {
@@ -53,6 +73,43 @@ impl Disk {
             .run(&Stop::never())
             .await
             .unwrap();
+    }
+
+    /// Makes a file system of any kind at a byte offset with the system's tools, with all that is in `from`; all in a
+    /// mount namespace of its own, so that nothing stays. `then` is shell that runs while it is mounted at `$at`.
+    pub async fn filesystem(&self, kind: &str, offset: u64, bytes: u64, from: &Path, then: &str) {
+        let script = r#"set -eu
+            node=$(losetup --find --show --offset "$OFFSET" --sizelimit "$BYTES" "$DISK")
+            at=$(mktemp -d)
+            trap 'umount "$at" 2>/dev/null || true; rmdir "$at"; losetup -d "$node"' EXIT
+            case $KIND in ext4) force=-F ;; *) force=-f ;; esac
+            mkfs.$KIND -q $force -L root "$node" >/dev/null
+            mount -t $KIND "$node" "$at"
+            cp -a "$FROM/." "$at"
+            eval "$THEN""#;
+        Cmd::new("unshare")
+            .args(["--mount", "bash", "-c", script])
+            .env("OFFSET", offset.to_string())
+            .env("BYTES", bytes.to_string())
+            .env("DISK", &self.path)
+            .env("KIND", kind)
+            .env("FROM", from)
+            .env("THEN", then)
+            .run(&Stop::never())
+            .await
+            .unwrap();
+    }
+
+    /// Runs the checker of the file system at a byte offset, which must find nothing to correct.
+    pub async fn check(&self, kind: &str, offset: u64, bytes: u64) {
+        let device = LoopDevice::attach(&self.path, offset, bytes, Access::ReadOnly).unwrap();
+        let words: &[&str] = match kind {
+            "ext4" => &["e2fsck", "-f", "-n"],
+            "xfs" => &["xfs_repair", "-n"],
+            _ => &["btrfs", "check", "--readonly"],
+        };
+        Cmd::new(words[0]).args(&words[1..]).arg(device.node()).run(&Stop::never()).await.unwrap();
+        device.close().await.unwrap();
     }
 
     /// A root of [`small_root`] on partition 1 and a `/boot` on partition 2, 64 MiB in all.

@@ -2,11 +2,13 @@
 
 mod boot_check;
 mod boot_loaders;
+mod btrfs;
 mod esp;
 mod fixture;
 mod format;
 mod grow;
 mod initramfs;
+mod kinds;
 mod layout;
 mod loops;
 mod table;

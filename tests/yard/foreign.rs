@@ -1,7 +1,6 @@
 //! Whole disks made by other means than the program's own, out of the root of the shared base image: what people bring
 //! as `base: file`. Each begins as noise, since a block that nobody wrote need not read as zero on a real volume.
 
-#![allow(dead_code, reason = "tests of the parts that are being written use the rest")]
 #![expect(clippy::disallowed_methods, reason = "the disks are made by the system's tools")]
 
 use std::fs;
@@ -31,8 +30,6 @@ pub enum Table {
 pub enum RootOn {
     Ext4,
     Xfs,
-    /// In its top level.
-    Btrfs,
     /// `@` at / and `@home` at /home, by fstab and `rootflags=`.
     BtrfsSubvolumes,
     /// `root`, which is the default subvolume; fstab names none.
@@ -89,7 +86,6 @@ impl Foreign {
                 match self.root {
                     RootOn::Ext4 => "ext4",
                     RootOn::Xfs => "xfs",
-                    RootOn::Btrfs => "btrfs",
                     RootOn::BtrfsSubvolumes => "btrfs-subvolumes",
                     RootOn::BtrfsDefault => "btrfs-default",
                 },
@@ -111,6 +107,45 @@ impl Foreign {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+/// Writes out an image, in which every block that was never stored is noise, and asks each file system's own checker,
+/// which must find nothing to correct.
+#[track_caller]
+pub fn assert_sound(yard: &Yard, recipe: &str) {
+    let image = yard.record(recipe)["images"][0]["image"].as_str().unwrap().to_owned();
+    let disk = yard.path().join(recipe).join("sound.raw");
+    yard.run(&["export", &image, disk.to_str().unwrap()]).ok();
+    let output = Command::new("bash").args(["-c", CHECK, "check"]).arg(&disk).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{recipe}:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::remove_file(disk).unwrap();
+}
+
+/// Every file system of a disk file that a root may lie on is checked, read-only.
+const CHECK: &str = r#"set -eu
+partitions=$(sfdisk --dump "$1" 2>/dev/null | sed -n 's/.*start= *\([0-9]*\), size= *\([0-9]*\).*/\1 \2/p')
+# Without a table it is all one file system.
+[ -n "$partitions" ] || partitions="0 $(($(stat -c %s "$1") / 512))"
+checked=0
+while read -r start sectors; do
+  node=$(losetup --find --show --read-only --offset $((start * 512)) --sizelimit $((sectors * 512)) "$1")
+  trap 'losetup -d "$node"' EXIT
+  case $(blkid -p -s TYPE -o value "$node" || true) in
+    ext4) e2fsck -f -n "$node" ;;
+    xfs) xfs_repair -n "$node" ;;
+    btrfs) btrfs check --readonly "$node" ;;
+    *) checked=$((checked - 1)) ;;
+  esac
+  checked=$((checked + 1))
+  losetup -d "$node"
+  trap - EXIT
+done <<<"$partitions"
+[ $checked -gt 0 ]
+"#;
 
 /// Fills a new file with bytes that look like nothing: the same always, so that a failure comes again.
 pub fn noise(path: &Path, bytes: u64) {

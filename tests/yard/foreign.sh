@@ -2,7 +2,7 @@
 #   DISK      the disk file, which is there and full of noise
 #   TREE      the root's files
 #   TABLE     gpt, mbr or none
-#   ROOT      ext4, xfs, btrfs (in the top level), btrfs-subvolumes (`@` and `@home` by fstab) or btrfs-default
+#   ROOT      ext4, xfs, btrfs-subvolumes (`@` and `@home` by fstab) or btrfs-default
 #             (`root`, the default subvolume)
 #   BOOT ESP  yes: a /boot of its own (ext4); an EFI system partition
 #   NAMES     uuid, label, partuuid or device: how fstab names what it mounts, and `root=` but for device
