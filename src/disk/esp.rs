@@ -433,6 +433,8 @@ mod tests {
     #[test]
     fn a_fat_in_use_is_no_damaged_one() {
         for line in [
+            "FSINFO sector has bad magic number(s):",
+            "  Offset 508: 0xaa555a5a != expected 0xaa550000",
             "Dirty bit is set. Fs was not properly unmounted and some data may be corrupt.",
             "  65:01/00",
             "",

@@ -27,7 +27,8 @@ impl KernelLog {
         Self(open().ok())
     }
 
-    /// What was logged since, of warnings and errors that hold `word`: the first few, in one line.
+    /// What was logged since, of warnings and errors that hold `word` as a whole: the first few, in one
+    /// line.
     #[must_use]
     pub fn about(self, word: &str) -> Option<String> {
         let mut log = self.0?;
@@ -45,10 +46,33 @@ impl KernelLog {
             let severity =
                 head.split(',').next().and_then(|number| number.parse().ok()).map(|number: u32| number & 7);
             let line = rest.lines().next().unwrap_or_default();
-            if severity.is_some_and(|severity| severity <= WARNING) && line.contains(word) {
+            if severity.is_some_and(|severity| severity <= WARNING) && holds(line, word) {
                 found.push(line.to_owned());
             }
         }
         (!found.is_empty()).then(|| found.join("; "))
+    }
+}
+
+/// Whether a line holds a device's name and not only the beginning of another's: `loop1` is not in `loop10`.
+fn holds(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let whole = |c: Option<char>| c.is_none_or(|c| !c.is_ascii_alphanumeric());
+        whole(line[..at].chars().next_back()) && whole(line[at + word.len()..].chars().next())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_not_another_whose_name_begins_like_its_own() {
+        for line in ["EXT4-fs (loop1): no", "BTRFS error (device loop1 state C): no", "loop1"] {
+            assert!(holds(line, "loop1"), "{line}");
+        }
+        for line in ["XFS (loop10): no", "the xloop1 of another", ""] {
+            assert!(!holds(line, "loop1"), "{line}");
+        }
     }
 }

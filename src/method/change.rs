@@ -109,7 +109,8 @@ fn identity(layout: &Layout, tree: &MountedTree) -> Result<DiskIdentity, BakeCau
     };
     Ok(DiskIdentity {
         root: FileSystemIdentity { device: Some(number), ..of(&layout.root) },
-        boot: layout.boot.as_ref().map(of),
+        // A subvolume of the root's own btrfs is no other file system.
+        boot: layout.boot.as_ref().filter(|boot| boot.number() != layout.root.number()).map(of),
         partmap: partmap(layout.ids.kind).to_owned(),
     })
 }

@@ -26,7 +26,7 @@ const ANOTHER_KERNEL: &str = r#"
         grep -v -e "linux-image-$old\$" | sort -V | tail -n 1)
       apt-get -q -y --no-install-recommends install "$new"
       apt-get -q -y purge "linux-image-$old" linux-image-cloud-amd64
-      test -e "/lib/modules/${new#linux-image-}" && test ! -e "/boot/vmlinuz-$old"
+      test -e "/boot/vmlinuz-$(echo $new | cut -d - -f 3-)" && test ! -e "/boot/vmlinuz-$old"
 "#;
 
 #[test]
@@ -58,32 +58,47 @@ fn a_kernel_is_exchanged_under_extlinux_and_boots() {
     yard.run(&["test", "extlinux"]).ok();
     drop(boot);
 
-    // A new default that is none, and a kernel that is taken away beneath its entry.
-    for (change, reason) in [
-        (
-            "sed -i 's/^default .*/default debian/' /boot/extlinux/extlinux.conf",
-            "/boot/extlinux/extlinux.conf: its default `debian` is no label in it",
-        ),
-        (
-            "rm /boot/initrd.img-*",
-            "/boot/extlinux/extlinux.conf: the initramfs /initrd.img of the entry `linux` is not in the image",
-        ),
-        (
-            "sed -i 's/root=[^ ]*/root=\\/dev\\/vda/' /boot/extlinux/extlinux.conf",
-            "/boot/extlinux/extlinux.conf: the entry `linux` has root=/dev/vda, which depends on the machine",
-        ),
+    // A new default that is none, an initramfs that is taken away, and a root by a machine's name: each is told.
+    yard.recipe(
+        "extlinux-broken",
+        "version: 1\nname: extlinux-broken\narchitecture: x86_64\nbase: { family: extlinux }\n\
+         provision:\n  - shell:\n      run: |\n\
+         \x20       sed -i 's/^default .*/default debian/; s/root=[^ ]*/root=\\/dev\\/vda/' /boot/extlinux/extlinux.conf\n\
+         \x20       rm /boot/initrd.img-*\n",
+    );
+    let said = yard.bake("extlinux-broken", &[]).code(3);
+    for reason in [
+        "its default `debian` is no label in it",
+        "the initramfs /initrd.img of the entry `linux` is not in the image",
+        "the entry `linux` has root=/dev/vda, which depends on the machine",
     ] {
+        assert!(said.err.contains(&format!("/boot/extlinux/extlinux.conf: {reason}")), "{}", said.err);
+    }
+}
+
+/// GRUB's own tools in a child: a default that is no entry is said, since GRUB then takes the first; a kernel that is
+/// taken away beneath the menu is refused.
+#[test]
+fn a_default_of_grub_is_looked_for_and_a_missing_kernel_is_named() {
+    let Some(yard) = Yard::shared() else { return };
+    let recipe = |name: &str, run: &str| {
         yard.recipe(
-            "extlinux-broken",
+            name,
             &format!(
-                "version: 1\nname: extlinux-broken\narchitecture: x86_64\nbase: {{ family: extlinux }}\n\
-                 provision:\n  - shell: {{ run: \"{}\" }}\n",
-                change.replace('\\', "\\\\")
+                "version: 1\nname: {name}\narchitecture: x86_64\nbase: {{ family: os-base }}\n\
+                 provision:\n  - shell:\n      run: |\n        \
+                 sed -i 's/^GRUB_DEFAULT=.*/GRUB_DEFAULT=saved/' /etc/default/grub\n        update-grub\n        {run}\n"
             ),
         );
-        let said = yard.bake("extlinux-broken", &["--fresh"]).code(3);
-        assert!(said.err.contains(reason), "{}", said.err);
-    }
+    };
+    recipe("grub-default", "grub-set-default gone");
+    let said = yard.bake("grub-default", &[]).ok();
+    let warning =
+        "/boot/grub/grubenv: the default `gone` is no entry of /boot/grub/grub.cfg; GRUB takes the first";
+    assert!(said.err.contains(warning), "{}", said.err);
+    recipe("grub-kernel", "rm /boot/vmlinuz-*");
+    let said = yard.bake("grub-kernel", &[]).code(3);
+    assert!(said.err.contains("/boot/grub/grub.cfg: the kernel /boot/vmlinuz-"), "{}", said.err);
 }
 
 /// A disk with GRUB becomes one with systemd-boot, and an initramfs by dracut, in a bake; its child gets another kernel
@@ -99,7 +114,7 @@ fn systemd_boot_and_dracut_are_put_in_place_of_grub_and_boot_another_kernel() {
          \x20       apt-get -q -y purge grub-efi-amd64-bin grub-pc-bin grub2-common\n\
          \x20       rm -rf /boot/grub\n\
          \x20       test -e /boot/efi/EFI/systemd/systemd-bootx64.efi\n\
-         \x20       test ! -e /boot/efi/loader/entries/*-$(cat /proc/sys/kernel/random/boot_id).conf\n",
+         \x20       test -s /boot/efi/loader/entries/debian-$(basename /lib/modules/*).conf\n",
     );
     Foreign {
         mib: 2048,

@@ -418,4 +418,6 @@ async fn unified_kernels_are_looked_into() {
     root.put("boot/efi/EFI/BOOT/BOOTX64.EFI", &program(&good));
     root.put("boot/efi/EFI/BOOT/fbx64.efi", &program(&[(".text", b"code")]));
     assert_eq!(boots(&root).await[0].file, "/boot/efi/EFI/BOOT/BOOTX64.EFI");
+    root.put("boot/efi/EFI/BOOT/notes.efi", b"text");
+    warns(&root, "/boot/efi/EFI/BOOT/notes.efi: it is no UEFI program").await;
 }

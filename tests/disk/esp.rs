@@ -7,14 +7,16 @@ use std::path::PathBuf;
 use bakehouse::disk::esp::{EspError, EspFolder};
 use bakehouse::disk::filesystem::{Filesystem, FilesystemKind};
 use bakehouse::disk::ids::Volume;
+use bakehouse::disk::layout::Layout;
 use bakehouse::disk::loop_device::Access;
 use bakehouse::disk::mount::Target;
-use bakehouse::disk::table::{Partition, TYPE_ESP};
+use bakehouse::disk::table::{Partition, TYPE_ESP, TYPE_ROOT_X86_64};
+use bakehouse::disk::tree::{Esp as Shown, MountedTree};
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::stop::Stop;
 use tempfile::TempDir;
 
-use super::fixture::MIB;
+use super::fixture::{Disk, MIB, ROOT_UUID, TOOLS, small_root};
 use crate::gate;
 
 const NEEDS: &[&str] = &["mformat", "mcopy", "mdeltree", "fsck.fat"];
@@ -215,6 +217,47 @@ async fn a_hostile_fat_does_not_get_out_of_its_folder() {
     fs::write(esp.path("disk"), vec![0xaa; usize::try_from(START + SIZE).unwrap()]).unwrap();
     let error = esp.show(Access::ReadOnly).await.unwrap_err();
     assert!(matches!(error, EspError::Damaged { .. }), "{error}");
+}
+
+/// In a tree it is where fstab has it, whether this kernel mounts it or not, and nothing stays behind.
+#[tokio::test]
+async fn a_tree_shows_the_partition_and_writes_it() {
+    if !gate::has_root(&[NEEDS, TOOLS].concat()) {
+        return;
+    }
+    let stop = Stop::never();
+    let table = format!(
+        "label: gpt\n15: start=2048, size=81920, type={TYPE_ESP}\n1: start=83968, size=61440, type={TYPE_ROOT_X86_64}\n"
+    );
+    let disk = Disk::with_table(72 * MIB, &table).await;
+    let fat = format!("{}@@{MIB}", disk.path.display());
+    let mtools = |name: &str| Cmd::new(name).env("MTOOLS_SKIP_CHECK", "1").args(["-i", &fat]);
+    mtools("mformat")
+        .args(["-F", "-T", "81920", "-h", "255", "-s", "63", "-N", "311a37c8", "::"])
+        .run(&stop)
+        .await
+        .unwrap();
+    let folder = disk.dir.path().join("root");
+    small_root(&folder);
+    fs::write(folder.join("etc/fstab"), "UUID=311A-37C8 /boot/efi vfat umask=0077 0 0\n").unwrap();
+    disk.ext4(41 * MIB, 30 * MIB, ROOT_UUID, "root", &folder).await;
+    let layout = Layout::find(&disk.path, &stop).await.unwrap();
+    let at = disk.dir.path().join("at");
+    fs::create_dir(&at).unwrap();
+    let tree = MountedTree::open(&disk.path, &layout, &at, Access::ReadWrite, &stop).await.unwrap();
+    let path = "/boot/efi".to_owned();
+    assert!([Shown::Mounted(path.clone()), Shown::Copied(path)].contains(tree.esp()), "{:?}", tree.esp());
+    tree.root().unwrap().write("/boot/efi/loader.conf", b"timeout 0\n", 0o600).unwrap();
+    tree.trim(&stop).await.unwrap();
+    tree.close(&stop).await.unwrap();
+    assert_eq!(mtools("mtype").arg("::loader.conf").run(&stop).await.unwrap().text(), "timeout 0");
+    let tree = MountedTree::open(&disk.path, &layout, &at, Access::ReadOnly, &stop).await.unwrap();
+    assert_eq!(tree.root().unwrap().read_text("/boot/efi/loader.conf").unwrap(), "timeout 0\n");
+    assert!(tree.root().unwrap().write("/boot/efi/other", b"", 0o600).is_err());
+    // Dropped without a close, it leaves nothing either.
+    drop(tree);
+    assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
+    assert!(!disk.dir.path().join("at.esp").exists());
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::fs;
 
 use bakehouse::disk::layout::{Layout, LayoutError};
 use bakehouse::disk::sparse::SparseDisk;
+use bakehouse::host::exec::Cmd;
 use bakehouse::host::stop::Stop;
 
 use super::fixture::{BOOT_UUID, Disk, KIND_TOOLS, MIB, ROOT_UUID, TABLE, TOOLS, small_root};
@@ -39,6 +40,31 @@ async fn a_root_without_a_table_is_found() {
     disk.ext4(0, 32 * MIB, ROOT_UUID, "root", &root).await;
     let layout = Layout::find(&disk.path, &Stop::never()).await.unwrap();
     assert_eq!((layout.root.number(), layout.mounts.len()), (0, 0));
+}
+
+/// Images that systemd's tools make have no fstab.
+#[tokio::test]
+async fn an_esp_that_no_fstab_names_is_mounted_where_systemd_has_it() {
+    if !gate::has_root(&[TOOLS, &["mformat"]].concat()) {
+        return;
+    }
+    let script = "label: gpt\nunit: sectors\n15: start=2048, size=81920, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B\n\
+        1: start=83968, size=40960\n";
+    let disk = Disk::with_table(64 * MIB, script).await;
+    let root = disk.dir.path().join("root");
+    small_root(&root);
+    fs::remove_file(root.join("etc/fstab")).unwrap();
+    fs::create_dir(root.join("efi")).unwrap();
+    disk.ext4(41 * MIB, 20 * MIB, ROOT_UUID, "root", &root).await;
+    let esp = format!("{}@@{MIB}", disk.path.display());
+    Cmd::new("mformat")
+        .args(["-i", &esp, "-F", "-T", "81920", "-h", "255", "-s", "63", "::"])
+        .run(&Stop::never())
+        .await
+        .unwrap();
+    let layout = Layout::find(&disk.path, &Stop::never()).await.unwrap();
+    let mounts: Vec<_> = layout.mounts.iter().map(|one| (one.path.as_str(), one.volume.number())).collect();
+    assert_eq!(mounts, [("/efi", 15)]);
 }
 
 #[tokio::test]

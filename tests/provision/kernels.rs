@@ -37,7 +37,7 @@ async fn kernel_install_takes_nothing_from_the_build_host() {
     assert!(exit.success(), "{exit:?}");
     let entry = exit.tail.join("\n");
     assert!(entry.contains(&format!("options    root=UUID={UUID} ro\n")), "{entry}");
-    assert!(entry.contains("linux      /debian/6.1/linux"), "{entry}");
+    assert!(entry.contains("/debian/6.1/linux"), "{entry}");
     assert!(sh(&root, "cat /etc/dracut.conf.d/*").await.tail.join(" ").contains(r#"" nvme ena ext4 ""#));
     root.leave().await.unwrap();
     for path in ["etc/kernel/cmdline", "etc/kernel/entry-token", "etc/dracut.conf.d"] {

@@ -52,7 +52,8 @@ impl Reader<'_> {
         let Some(text) = self.found.text(self.disk, file) else { return };
         self.done.push(file.to_owned());
         let environment = file.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned() + "/grubenv";
-        let saved = self.disk.root.read_text(&environment).map(|text| saved(&text)).unwrap_or_default();
+        let saved =
+            super::read_text(self.disk.root, &environment).map(|text| saved(&text)).unwrap_or_default();
         variables.extend(saved.clone());
         let menu = match menu::parse(&text, variables) {
             Ok(menu) => menu,
@@ -227,9 +228,12 @@ enum Miss {
     Unknown(String),
 }
 
-/// The environment block (GRUB manual, "The GRUB environment block"): assignments, filled up with `#`.
+/// The environment block (GRUB manual, "The GRUB environment block"): assignments, filled up with `#`. It has 1 KiB.
 fn saved(text: &str) -> Variables {
-    text.lines()
+    const LONGEST: usize = 64 * 1024;
+    let end = text.char_indices().map(|(at, _)| at).find(|at| *at >= LONGEST).unwrap_or(text.len());
+    text[..end]
+        .lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -9,7 +9,8 @@ use rustix::fs::{Mode, OFlags};
 use super::{Image, initramfs, read_text};
 use crate::host::root_dir::RootDir;
 
-/// A kernel's version: by its file's name where modules of that version are there, else by what the file says.
+/// A kernel's version: by its file's name, or its folder's (kernel-install: `VERSION/linux`), where modules of that version
+/// are there, else by what the file says.
 pub(super) fn version(root: &RootDir, image: &Image) -> Option<String> {
     let path = image.path.as_str();
     // The name at the end of all links.
@@ -23,7 +24,9 @@ pub(super) fn version(root: &RootDir, image: &Image) -> Option<String> {
     let has_modules = |version: &String| {
         !version.contains('/') && !version.starts_with('.') && root.exists(&format!("/lib/modules/{version}"))
     };
-    by_name.clone().filter(has_modules).or_else(|| version_in_header(root, image).ok().flatten()).or(by_name)
+    let by_folder = real.parent().and_then(|folder| folder.file_name()?.to_str()).map(str::to_owned);
+    let named = by_name.clone().into_iter().chain(by_folder).find(has_modules);
+    named.or_else(|| version_in_header(root, image).ok().flatten()).or(by_name)
 }
 
 /// The version that an x86 kernel carries (Linux `Documentation/arch/x86/boot.rst`: `kernel_version`).

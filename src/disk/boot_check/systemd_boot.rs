@@ -10,6 +10,9 @@ use super::unified::{self, Unified};
 use crate::disk::table::TYPE_XBOOTLDR;
 use crate::host::glob;
 
+/// Where nothing but unified kernels is.
+const KERNELS: &str = "EFI/Linux";
+
 #[derive(Debug)]
 pub(super) struct SystemdBoot;
 
@@ -36,10 +39,10 @@ impl Loader for SystemdBoot {
             if installed {
                 type_one(disk, folder, &mut ids, &mut found);
             }
-            unified_kernels(disk, folder, "EFI/Linux", &mut ids, &mut found);
+            ids.extend(unified_kernels(disk, folder, KERNELS, &mut found));
         }
         // One in place of a loader, which the firmware starts.
-        unified_kernels(disk, esp, "EFI/BOOT", &mut Vec::new(), &mut found);
+        unified_kernels(disk, esp, "EFI/BOOT", &mut found);
         if installed {
             default(disk, esp, &ids, &mut found);
         }
@@ -80,13 +83,15 @@ fn type_one(disk: &Sight<'_>, folder: &str, ids: &mut Vec<String>, found: &mut F
     }
 }
 
-fn unified_kernels(disk: &Sight<'_>, at: &str, folder: &str, ids: &mut Vec<String>, found: &mut Found) {
-    let folder = disk.on_fat(at, folder);
-    for name in disk.root.list(&folder).unwrap_or_default() {
+/// Gives the ids of those that are found.
+fn unified_kernels(disk: &Sight<'_>, at: &str, folder: &str, found: &mut Found) -> Vec<String> {
+    let place = disk.on_fat(at, folder);
+    let mut ids = Vec::new();
+    for name in disk.root.list(&place).unwrap_or_default() {
         if !name.to_ascii_lowercase().ends_with(".efi") {
             continue;
         }
-        let path = format!("{folder}/{name}");
+        let path = format!("{place}/{name}");
         match unified::read(disk.root, &path) {
             Ok(Some(kernel)) => {
                 ids.push(name.clone());
@@ -94,9 +99,11 @@ fn unified_kernels(disk: &Sight<'_>, at: &str, folder: &str, ids: &mut Vec<Strin
             }
             // Another program.
             Ok(None) => {}
-            Err(error) => found.problem(&path, error.to_string()),
+            Err(error) if folder == KERNELS => found.problem(&path, error.to_string()),
+            Err(error) => found.warning(format!("{path}: {error}")),
         }
     }
+    ids
 }
 
 /// `args` of an entry's file take the place of those within the kernel.

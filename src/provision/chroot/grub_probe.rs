@@ -258,6 +258,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn kinds_and_tables_have_the_names_of_grubs_modules() {
+        for (kind, partmap, partition, answers) in [
+            ("xfs", "msdos", 3, ["xfs", "msdos", "hd0,msdos3", "(hd0,msdos3)"]),
+            ("btrfs", "gpt", 1, ["btrfs", "gpt", "hd0,gpt1", "(hd0,gpt1)"]),
+            ("ext3", "", 0, ["ext2", "", "hd0", "(hd0)"]),
+        ] {
+            let mut one = disk(false);
+            one.root.kind = kind.into();
+            one.root.partition = partition;
+            one.partmap = partmap.into();
+            for (target, answer) in ["fs", "partmap", "bios_hints", "drive"].iter().zip(answers) {
+                assert_eq!(ask(&one, &["-t", target, "/"]).await.as_deref(), Ok(answer), "{kind} {target}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_boot_of_its_own_has_its_own_answers() {
         let two = disk(true);
         let args = ["-d", "/dev/bakehouse-boot", "-t", "fs_uuid"];

@@ -8,6 +8,10 @@ const LONGEST_VALUE: usize = 8 * 1024;
 /// No menu has more; a hostile one could have millions.
 const MOST_BOOTS: usize = 1000;
 const MOST_FURTHER: usize = 32;
+/// Other variables than the first so many are not known, and so many bytes of values go into one command: a script can
+/// name one in every word. The kernel's own command line has 2 KiB.
+const MOST_VARIABLES: usize = 1000;
+const LONGEST_COMMAND: usize = 64 * 1024;
 
 /// The variables of a script, by name.
 pub type Variables = HashMap<String, String>;
@@ -79,8 +83,10 @@ pub fn filled_in(text: &str, variables: &Variables) -> String {
     while let Some(c) = chars.next() {
         if c != '$' {
             filled.push(c);
-        } else if let Some(name) = variable(&mut chars) {
-            filled.push_str(variables.get(&name).map_or("", String::as_str));
+        } else if let Some(name) = variable(&mut chars)
+            && let Some(value) = variables.get(&name).filter(|_| filled.len() < LONGEST_COMMAND)
+        {
+            filled.push_str(value);
         }
     }
     filled
@@ -120,7 +126,8 @@ struct Reader {
 impl Reader {
     fn take(&mut self, command: &[Word]) -> Result<(), String> {
         self.condition(command);
-        let mut words: Vec<String> = command.iter().map(|word| self.expand(word)).collect();
+        let mut room = LONGEST_COMMAND;
+        let mut words: Vec<String> = command.iter().map(|word| self.expand(word, &mut room)).collect();
         while words.first().is_some_and(|word| {
             matches!(word.as_str(), "if" | "elif" | "then" | "else" | "do" | "while" | "until" | "!")
         }) {
@@ -138,7 +145,8 @@ impl Reader {
         if args.last().is_some_and(|word| word == "{") {
             let title = args.first().cloned().unwrap_or_default();
             let block = match name.as_str() {
-                "menuentry" => {
+                // Within another it is what that one does when it is chosen.
+                "menuentry" if !self.blocks.iter().any(|block| matches!(block, Block::Entry { .. })) => {
                     self.item(Item { title: title.clone(), id: id(args), ..Item::default() })?;
                     Block::Entry { title, before: self.variables.clone() }
                 }
@@ -297,26 +305,32 @@ impl Reader {
     }
 
     fn set(&mut self, name: &str, value: &str) {
-        if value.len() <= LONGEST_VALUE {
+        let known = self.variables.len() < MOST_VARIABLES || self.variables.contains_key(name);
+        if known && value.len() <= LONGEST_VALUE {
             self.variables.insert(name.to_owned(), value.to_owned());
         } else {
             self.variables.remove(name);
         }
     }
 
-    /// A word with the variables that are known; one that is not stays as it is written.
-    fn expand(&self, word: &Word) -> String {
+    /// A word with the variables that are known; one that is not, or has no room, stays as it is written.
+    fn expand(&self, word: &Word, room: &mut usize) -> String {
         word.iter().fold(String::new(), |mut text, piece| {
             match piece {
                 Piece::Text(piece) => text.push_str(piece),
-                Piece::Variable(name) => match self.variables.get(name) {
-                    Some(value) => text.push_str(value),
-                    None => {
-                        text.push_str("${");
-                        text.push_str(name);
-                        text.push('}');
+                Piece::Variable(name) => {
+                    match self.variables.get(name).filter(|value| value.len() <= *room) {
+                        Some(value) => {
+                            *room -= value.len();
+                            text.push_str(value);
+                        }
+                        None => {
+                            text.push_str("${");
+                            text.push_str(name);
+                            text.push('}');
+                        }
                     }
-                },
+                }
             }
             text
         })
@@ -493,6 +507,14 @@ menuentry "Other" { chainloader /EFI/other.efi; }
             "set a=aaaaaaaaaaaaaaaa\n".to_owned() + &"set a=$a$a\n".repeat(100) + "linux $a root=x\n";
         let menu = read(&doubling).unwrap();
         assert!(menu.boots[0].kernel.len() <= 2 * LONGEST_VALUE);
+        let naming = "set a=aaaaaaaaaaaaaaaa\n".to_owned()
+            + &"set a=$a$a\n".repeat(9)
+            + "linux /k "
+            + &"$a ".repeat(100_000);
+        let menu = read(&naming).unwrap();
+        assert!(menu.boots[0].args.iter().map(String::len).sum::<usize>() <= LONGEST_COMMAND + 4 * 100_000);
+        let variables = Variables::from([("a".to_owned(), "a".repeat(LONGEST_VALUE))]);
+        assert!(filled_in(&"$a".repeat(100_000), &variables).len() <= LONGEST_COMMAND + LONGEST_VALUE);
         assert!(read(&"linux /k\n".repeat(2000)).is_err());
         for text in [
             "}}}}",
