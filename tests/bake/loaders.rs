@@ -39,6 +39,7 @@ fn a_kernel_is_exchanged_under_extlinux_and_boots() {
         "extlinux",
         &format!(
             "version: 1\nname: extlinux\narchitecture: x86_64\nbase: {{ file: base.raw }}\nimage: {{ boot-mode: legacy-bios }}\n\
+             boot: {{ within: 10m }}\n\
              provision:\n  - shell:\n      run: |{}\n",
             ANOTHER_KERNEL.replace('\n', "\n    ")
         ),
@@ -131,7 +132,7 @@ fn systemd_boot_and_dracut_are_put_in_place_of_grub_and_boot_another_kernel() {
         "systemd-boot-child",
         &format!(
             "version: 1\nname: systemd-boot-child\narchitecture: x86_64\nbase: {{ family: systemd-boot }}\n\
-             provision:\n  - shell:\n      run: |{}\n",
+             boot: {{ within: 10m }}\nprovision:\n  - shell:\n      run: |{}\n",
             ANOTHER_KERNEL.replace('\n', "\n    ")
         ),
     );

@@ -39,6 +39,9 @@ impl Judge<'_> {
         let root = self.root_argument(entry);
         self.subvolume(entry);
         self.is_there(file, title, "kernel", &entry.kernel);
+        for image in &entry.initrds {
+            self.is_there(file, title, "initramfs", image);
+        }
         let mut version = None;
         if self.found.problems.len() == before {
             version = kernel::version(self.disk.root, &entry.kernel);
@@ -156,25 +159,21 @@ impl Judge<'_> {
         RootArgument::Given
     }
 
-    fn is_there(&mut self, file: &str, title: &str, what: &str, image: &Image) -> bool {
+    fn is_there(&mut self, file: &str, title: &str, what: &str, image: &Image) {
         let Image { path, .. } = image;
         let reason = match self.disk.root.open_file(path).and_then(|found| found.metadata()) {
-            Ok(found) if found.len() > 0 => return true,
+            Ok(found) if found.len() > 0 => return,
             Ok(_) => "is empty".to_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => "is not in the image".to_owned(),
             Err(error) => format!("cannot be read: {error}"),
         };
         self.found.problem(file, format!("the {what} {path} of the entry `{title}` {reason}"));
-        false
     }
 
     /// All modules of an entry's images together; `None` where one cannot be read, with a problem made.
     async fn modules_of(&mut self, entry: &Entry, stop: &Stop) -> Result<Option<Modules>, BootCheckError> {
         let mut all = Modules::default();
         for image in &entry.initrds {
-            if !self.is_there(&entry.file, &entry.title, "initramfs", image) {
-                return Ok(None);
-            }
             if !self.initramfs.contains_key(image) {
                 let read = match open(self.disk.root, image, self.limits) {
                     Ok(opened) => initramfs::modules(opened, self.limits, stop).await,
