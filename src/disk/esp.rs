@@ -37,8 +37,8 @@ const REFUSED: &str = "\"*/:<>?\\|[]";
 /// waiting.
 #[derive(Debug)]
 pub struct EspFolder {
-    /// Declared before the folder, so that it goes first.
-    mount: Option<Mount>,
+    /// Where it is shown: usually at one place.
+    mounts: Vec<Mount>,
     folder: PathBuf,
     disk: PathBuf,
     volume: Volume,
@@ -60,12 +60,28 @@ impl EspFolder {
         stop: &Stop,
     ) -> Result<Self, EspError> {
         let resumed = folder.exists();
-        let mut shown = Self { mount: None, folder, disk: disk.to_owned(), volume: volume.clone(), access };
+        let mut shown =
+            Self { mounts: Vec::new(), folder, disk: disk.to_owned(), volume: volume.clone(), access };
         if !resumed {
             shown.take_out(&shown.folder, stop).await?;
         }
-        shown.mount = Some(Mount::bind(&shown.folder, target, access == Access::ReadOnly)?);
+        shown.show_again(target)?;
         Ok(shown)
+    }
+
+    /// Shows the same folder at another place too.
+    ///
+    /// # Errors
+    /// [`EspError::Mount`]
+    pub fn show_again(&mut self, target: Target<'_>) -> Result<(), EspError> {
+        self.mounts.push(Mount::bind(&self.folder, target, self.access == Access::ReadOnly)?);
+        Ok(())
+    }
+
+    /// The partition's number.
+    #[must_use]
+    pub fn part(&self) -> u32 {
+        self.volume.number()
     }
 
     /// Writes what was changed in the folder to the disk. Call it when nothing runs in the root any more.
@@ -159,16 +175,17 @@ impl EspFolder {
     /// # Errors
     /// [`EspError`]: who holds it.
     pub async fn close(mut self, stop: &Stop) -> Result<(), EspError> {
-        match self.mount.take() {
-            Some(mount) => Ok(mount.unmount(stop).await?),
-            None => Ok(()),
+        let mut first = Ok(());
+        while let Some(mount) = self.mounts.pop() {
+            first = first.and(mount.unmount(stop).await);
         }
+        Ok(first?)
     }
 }
 
 impl Drop for EspFolder {
     fn drop(&mut self) {
-        self.mount = None;
+        while self.mounts.pop().is_some() {}
         // Best effort: it lies in a work folder, which goes as a whole.
         let _ = std::fs::remove_dir_all(&self.folder);
     }

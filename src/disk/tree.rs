@@ -31,10 +31,11 @@ pub struct MountedTree {
     /// The root first. Dropped from the back.
     mounts: Vec<Mounted>,
     esp: Esp,
-    esp_folder: Option<EspFolder>,
+    /// Of each EFI system partition that cannot be mounted.
+    esp_folders: Vec<EspFolder>,
 }
 
-/// How the EFI system partition is seen in the tree.
+/// How the EFI system partition, the first of several, is seen in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Esp {
     /// The disk has none.
@@ -60,7 +61,7 @@ struct Mounted {
 
 impl Drop for MountedTree {
     fn drop(&mut self) {
-        self.esp_folder = None;
+        self.esp_folders.clear();
         while self.mounts.pop().is_some() {}
     }
 }
@@ -85,27 +86,33 @@ impl MountedTree {
                 Some(_) => Esp::Unseen("the root's fstab does not mount it".to_owned()),
                 None => Esp::Absent,
             },
-            esp_folder: None,
+            esp_folders: Vec::new(),
         };
         tree.add(&layout.root, layout.subvolume.as_ref(), Target::Host(at), access, stop).await?;
         for entry in &layout.mounts {
             // Opened anew for every mount, and closed again: a descriptor kept open would hold the mount.
             let root = tree.root()?;
             let is_esp = entry.volume.partition.is_esp();
+            let is_first = layout.esp.as_ref().is_some_and(|esp| esp.number() == entry.volume.number());
             if !root.exists(&entry.path) {
                 if access == Access::ReadOnly {
                     return Err(TreeError::NoMountPoint { disk: disk.to_owned(), path: entry.path.clone() });
                 }
                 // systemd makes it at boot as well (systemd.mount(5), "DirectoryMode=").
-                root.make_dirs(&entry.path, 0o755)
-                    .map_err(|source| TreeError::Io { path: at.to_owned(), source })?;
+                root.make_dirs(&entry.path, 0o755).map_err(|source| TreeError::Io {
+                    path: at.join(entry.path.trim_start_matches('/')),
+                    source,
+                })?;
             }
             let target = Target::Inside(&root, &entry.path);
             match tree.add(&entry.volume, entry.subvolume.as_ref(), target, access, stop).await {
-                Ok(()) if is_esp => tree.esp = Esp::Mounted(entry.path.clone()),
+                Ok(()) if is_first => tree.esp = Esp::Mounted(entry.path.clone()),
                 Ok(()) => {}
                 Err(TreeError::Mount(error)) if is_esp && error.is_unknown_filesystem() => {
-                    tree.copy_esp(&entry.volume, target, &entry.path, access, stop).await?;
+                    let seen = tree.copy_esp(&entry.volume, target, &entry.path, access, stop).await?;
+                    if is_first {
+                        tree.esp = seen;
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -121,19 +128,23 @@ impl MountedTree {
         path: &str,
         access: Access,
         stop: &Stop,
-    ) -> Result<(), TreeError> {
-        let folder = self.at.with_extension("esp");
-        self.esp = match EspFolder::show(&self.disk, volume, target, folder, access, stop).await {
+    ) -> Result<Esp, TreeError> {
+        // Two folders of one partition would be written back one over the other.
+        if let Some(shown) = self.esp_folders.iter_mut().find(|shown| shown.part() == volume.number()) {
+            shown.show_again(target)?;
+            return Ok(Esp::Copied(path.to_owned()));
+        }
+        let folder = self.at.with_extension(format!("esp{}", volume.number()));
+        match EspFolder::show(&self.disk, volume, target, folder, access, stop).await {
             Ok(shown) => {
-                self.esp_folder = Some(shown);
-                Esp::Copied(path.to_owned())
+                self.esp_folders.push(shown);
+                Ok(Esp::Copied(path.to_owned()))
             }
             Err(error @ (EspError::Damaged { .. } | EspError::Exec(ExecError::Missing { .. }))) => {
-                Esp::Unseen(format!("this machine's kernel has no vfat, and {error}"))
+                Ok(Esp::Unseen(format!("this machine's kernel has no vfat, and {error}")))
             }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(())
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn add(
@@ -215,7 +226,7 @@ impl MountedTree {
     /// # Errors
     /// [`TreeError`]: fstrim's, or changes were lost; on a copied ESP also what no FAT can hold.
     pub async fn trim(&self, stop: &Stop) -> Result<(), TreeError> {
-        if let Some(esp) = &self.esp_folder {
+        for esp in &self.esp_folders {
             esp.write_back(stop).await?;
         }
         for one in &self.mounts {
@@ -235,10 +246,10 @@ impl MountedTree {
     /// # Errors
     /// [`TreeError`]: who holds what, or what was lost.
     pub async fn close(mut self, stop: &Stop) -> Result<(), TreeError> {
-        let mut first = match self.esp_folder.take() {
-            Some(esp) => esp.close(stop).await.map_err(TreeError::from),
-            None => Ok(()),
-        };
+        let mut first = Ok(());
+        while let Some(esp) = self.esp_folders.pop() {
+            first = first.and(esp.close(stop).await.map_err(TreeError::from));
+        }
         while let Some(one) = self.mounts.pop() {
             let closed = close_one(one, stop).await;
             first = first.and(closed);

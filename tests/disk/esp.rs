@@ -257,7 +257,56 @@ async fn a_tree_shows_the_partition_and_writes_it() {
     // Dropped without a close, it leaves nothing either.
     drop(tree);
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
-    assert!(!disk.dir.path().join("at.esp").exists());
+    assert!(!disk.dir.path().join("at.esp15").exists());
+}
+
+/// Each partition has a folder of its own, and one that is mounted twice has one.
+#[tokio::test]
+async fn two_partitions_and_two_places_of_one_are_kept_apart() {
+    if !gate::has_root(&[NEEDS, TOOLS].concat()) {
+        return;
+    }
+    let stop = Stop::never();
+    let table = format!(
+        "label: gpt\n14: start=2048, size=20480, type={TYPE_ESP}\n15: start=22528, size=20480, type={TYPE_ESP}\n\
+         1: start=43008, size=61440, type={TYPE_ROOT_X86_64}\n"
+    );
+    let disk = Disk::with_table(52 * MIB, &table).await;
+    let mtools = |name: &str, mib: u64| {
+        let fat = format!("{}@@{}", disk.path.display(), mib * MIB);
+        Cmd::new(name).env("MTOOLS_SKIP_CHECK", "1").args(["-i", &fat])
+    };
+    for (mib, serial) in [(1, "311a37c8"), (11, "311a37c9")] {
+        let size = ["-T", "20480", "-h", "255", "-s", "63"];
+        mtools("mformat", mib).args(size).args(["-N", serial, "::"]).run(&stop).await.unwrap();
+        let file = disk.dir.path().join("old");
+        fs::write(&file, serial).unwrap();
+        mtools("mcopy", mib).arg(&file).arg("::old").run(&stop).await.unwrap();
+    }
+    let folder = disk.dir.path().join("root");
+    small_root(&folder);
+    let fstab = "UUID=311A-37C8 /boot/efi vfat\nUUID=311A-37C8 /efi vfat\nUUID=311A-37C9 /second vfat\n";
+    fs::write(folder.join("etc/fstab"), fstab).unwrap();
+    disk.ext4(21 * MIB, 30 * MIB, ROOT_UUID, "root", &folder).await;
+    let layout = Layout::find(&disk.path, &stop).await.unwrap();
+    let at = disk.dir.path().join("at");
+    fs::create_dir(&at).unwrap();
+    let tree = MountedTree::open(&disk.path, &layout, &at, Access::ReadWrite, &stop).await.unwrap();
+    {
+        let root = tree.root().unwrap();
+        assert_eq!(root.read_text("/second/old").unwrap(), "311a37c9");
+        root.write("/boot/efi/one", b"1", 0o600).unwrap();
+        assert_eq!(root.read_text("/efi/one").unwrap(), "1");
+        root.write("/efi/two", b"2", 0o600).unwrap();
+        root.write("/second/three", b"3", 0o600).unwrap();
+    }
+    tree.trim(&stop).await.unwrap();
+    tree.close(&stop).await.unwrap();
+    for (mib, files) in [(1, "::/old\n::/one\n::/two"), (11, "::/old\n::/three")] {
+        assert_eq!(mtools("mdir", mib).args(["-b", "::"]).run(&stop).await.unwrap().text(), files);
+    }
+    let left: Vec<_> = fs::read_dir(disk.dir.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 4, "{left:?}");
 }
 
 #[tokio::test]
