@@ -220,8 +220,8 @@ impl MountedTree {
         &self.esp
     }
 
-    /// Writes everything out and gives the freed blocks back: they become holes of the disk file and read as zeros.
-    /// Without it a deleted file's bytes stay on the disk.
+    /// Writes everything out and gives the freed blocks back: they become holes of the disk file and read as zeros, on xfs
+    /// when it is unmounted. Without it a deleted file's bytes stay on the disk.
     ///
     /// # Errors
     /// [`TreeError`]: fstrim's, or changes were lost; on a copied ESP also what no FAT can hold.
@@ -230,6 +230,12 @@ impl MountedTree {
             esp.write_back(stop).await?;
         }
         for one in &self.mounts {
+            if one.device.is_some() && one.kind == FilesystemKind::Xfs {
+                // Since Linux 5.14 a deleted file's blocks are freed in the background, and fstrim would not see them yet;
+                // this waits for it (`xfs_blockgc_free_space` of its fs/xfs/xfs_icache.c).
+                let wait = Cmd::new("xfs_spaceman").args(["-c", "prealloc -s"]).arg(one.mount.path());
+                wait.timeout(TRIM_LIMIT).run(stop).await?;
+            }
             // Blocks that were freed are given back only when the transaction that freed them is written. It also
             // makes sure that the path is still this mount's.
             one.mount.sync()?;

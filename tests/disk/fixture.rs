@@ -34,6 +34,7 @@ pub const KIND_TOOLS: &[&str] = &[
     "btrfs",
     "resize2fs",
     "xfs_growfs",
+    "xfs_spaceman",
     "dumpe2fs",
     "fstrim",
     "losetup",
