@@ -106,7 +106,7 @@ fn json(path: &Path) -> Result<serde_json::Value, BakeCause> {
     Ok(text.into())
 }
 
-/// Makes the disk as large as the recipe wants, and whole GiB in any case.
+/// Makes the disk as large as the recipe wants.
 async fn enlarge(disk: &Path, plan: &Plan, bench: &Bench) -> Result<(), BakeCause> {
     let layout = Layout::find(disk, &bench.stop).await?;
     let wanted = u64::from(plan.size.unwrap_or(0)) * GIB;

@@ -14,7 +14,7 @@ use super::Yard;
 /// The script that makes a disk; it says at its head what a loader finds, and has GRUB's.
 const SCRIPT: &str = include_str!("foreign.sh");
 
-/// Where the root of a disk from scratch begins (`src/disk/format.rs`).
+/// Where the root of a disk from scratch begins (`src/disk/format/mod.rs`).
 const BASE_ROOT: u64 = 68 << 20;
 
 /// How the disk is divided.
