@@ -33,6 +33,9 @@ pub struct Layout {
     /// Which subvolume of the root's btrfs is the root.
     #[serde(default)]
     pub subvolume: Option<Subvolume>,
+    /// Which one the kernel takes for the root where its command line names none.
+    #[serde(default)]
+    pub default_subvolume: Option<Subvolume>,
     /// What fstab mounts from this disk below the root, in the order in which it must be mounted.
     pub mounts: Vec<FstabMount>,
     pub esp: Option<Volume>,
@@ -107,7 +110,19 @@ impl Layout {
             .filter(|one| one.filesystem.as_ref().is_some_and(|found| found.kind == FilesystemKind::Swap))
             .cloned()
             .collect();
-        Ok(Self { disk_size, ids, root, subvolume: found.subvolume, mounts, esp, boot, swap, os: found.os })
+        let default_subvolume = subvolumes.remove(&root.number()).flatten().map(|all| all.default);
+        Ok(Self {
+            disk_size,
+            ids,
+            root,
+            subvolume: found.subvolume,
+            default_subvolume,
+            mounts,
+            esp,
+            boot,
+            swap,
+            os: found.os,
+        })
     }
 }
 

@@ -18,7 +18,11 @@ pub(super) fn of(tree: &MountedTree, layout: &Layout) -> Result<KernelIdentity, 
     // Not for systemd-boot: kernel-install would put it into the command line, for all machines of the image.
     let grubs = entries.iter().filter(|entry| !entry.tells_disk).find_map(token);
     Ok(KernelIdentity {
-        command_line: entries.iter().find_map(command_line).unwrap_or_default(),
+        command_line: entries
+            .iter()
+            .find_map(command_line)
+            .or_else(|| of_subvolume(layout))
+            .unwrap_or_default(),
         machine_id: grubs.filter(|token| !has_id && is_machine_id(token)),
         entry_token: entries.iter().find_map(token).unwrap_or_default(),
         esp,
@@ -35,6 +39,12 @@ fn command_line(entry: &Entry) -> Option<String> {
         .filter(|word| !own.iter().any(|own| word.starts_with(own)) && !word.contains(['$', '\n']))
         .collect();
     words.iter().any(|word| word.starts_with("root=")).then(|| words.join(" "))
+}
+
+/// What a root needs in its first entry where it is in a subvolume that is not the default one.
+fn of_subvolume(layout: &Layout) -> Option<String> {
+    let own = layout.subvolume.as_ref().filter(|own| layout.default_subvolume.as_ref() != Some(own))?;
+    Some(format!("root=UUID={} ro rootflags=subvol={}", layout.root.uuid()?, own.path))
 }
 
 /// What an entry that has a file of its own is named by: `TOKEN-VERSION.conf`, whose kernel kernel-install puts at

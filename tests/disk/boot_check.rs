@@ -123,6 +123,7 @@ fn layout() -> Layout {
         disk_size: 4 << 30,
         root: volumes[2].clone(),
         subvolume: None,
+        default_subvolume: None,
         mounts: Vec::new(),
         esp: Some(volumes[0].clone()),
         boot: None,

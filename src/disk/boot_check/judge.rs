@@ -120,7 +120,7 @@ impl Judge<'_> {
         RootArgument::Given
     }
 
-    /// `rootflags=` names the subvolume that was baked. Without one the default boots, which the layout took as well.
+    /// `rootflags=` names the subvolume that was baked; where it names none, that is the default one.
     fn subvolume(&mut self, entry: &Entry) {
         let Some(own) = &self.disk.layout.subvolume else { return };
         let flags = entry.args.iter().rev().find_map(|arg| arg.strip_prefix("rootflags="));
@@ -130,13 +130,19 @@ impl Judge<'_> {
                 ("subvolid", id) => Some((flag, id.parse() == Ok(own.id))),
                 _ => None,
             });
-        if let Some((flag, false)) = asked {
-            let title = &entry.title;
-            self.found.problem(
-                &entry.file,
-                format!("the entry `{title}` boots {flag}, and the root that was found is {own}"),
-            );
-        }
+        let (title, default) = (&entry.title, &self.disk.layout.default_subvolume);
+        let reason = match (asked, default) {
+            (Some((flag, false)), _) => {
+                format!("the entry `{title}` boots {flag}, and the root that was found is {own}")
+            }
+            (None, Some(default)) if default != own => format!(
+                "the entry `{title}` names no subvolume and boots {default}, and the root that was found is {own}; it \
+                 must have rootflags=subvol={}",
+                own.path
+            ),
+            _ => return,
+        };
+        self.found.problem(&entry.file, reason);
     }
 
     /// Without `root=`, systemd in the initramfs takes the partition with a root's type, on the disk that the loader was
