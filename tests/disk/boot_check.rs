@@ -304,6 +304,8 @@ async fn no_entry_at_all_is_refused() {
     root.refused("/boot", "partition 15, the EFI system partition, is not mounted").await;
     let root = Root::new();
     fs::remove_dir_all(root.path("boot")).unwrap();
+    root.refused("/boot", "no menu with an entry that boots Linux").await;
+    root.put("boot", b"a file");
     root.refused("/boot", "cannot be read").await;
 }
 

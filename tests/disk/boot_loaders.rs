@@ -149,7 +149,9 @@ async fn a_kernel_taken_away_beneath_its_entry_is_named() {
     // The last entry gone too.
     let root = amazon_linux();
     fs::remove_file(root.path(&entry(VERSION))).unwrap();
-    warns(&root, "`blscfg` finds no entry in /boot/loader/entries").await;
+    root.refused("/boot", "; /boot/grub2/grub.cfg: `blscfg` finds no entry in /boot/loader/entries").await;
+    root.put(&entry(VERSION), format!("linux /boot/vmlinuz-{VERSION}\n{}", "#\n".repeat(9000)).as_bytes());
+    root.refused(&file, "it is larger than 16 KiB").await;
 }
 
 /// Fedora's: a /boot of its own, variables in the entries, and a small menu on the ESP that leads to the real one.
@@ -226,7 +228,9 @@ async fn a_chosen_default_of_a_menu_leads_somewhere_or_is_said() {
 #[tokio::test]
 async fn a_subvolume_is_found_in_grubs_paths_and_judged_in_the_roots_flags() {
     let mut root = Root::new();
-    root.layout.subvolume = Some(Subvolume { id: 256, path: "@".to_owned() });
+    let own = Subvolume { id: 256, path: "@".to_owned() };
+    root.layout.subvolume = Some(own.clone());
+    root.layout.default_subvolume = Some(own);
     let menu = |flags: &str| {
         format!(
             "search --fs-uuid --set=root {ROOT}\nmenuentry 'x' {{\n linux /@/boot/vmlinuz-{VERSION} root=UUID={ROOT} {flags}\n\
@@ -237,6 +241,14 @@ async fn a_subvolume_is_found_in_grubs_paths_and_judged_in_the_roots_flags() {
         root.grub_cfg(&menu(good));
         assert_eq!(boots(&root).await[0].kernel, format!("/boot/vmlinuz-{VERSION}"), "{good}");
     }
+    root.layout.default_subvolume = Some(Subvolume { id: 5, path: String::new() });
+    root.refused(
+        "/boot/grub/grub.cfg",
+        "boots the top level, and the root that was found is subvolume @; it must",
+    )
+    .await;
+    root.grub_cfg(&menu("rootflags=subvol=@"));
+    boots(&root).await;
     root.grub_cfg(&menu("rootflags=subvol=@old"));
     root.refused("/boot/grub/grub.cfg", "boots subvol=@old, and the root that was found is subvolume @")
         .await;
@@ -267,6 +279,8 @@ async fn extlinux_is_judged_with_its_default() {
     root.refused(file, "which is partition 2 and not the root").await;
     extlinux(&root, &good.replace("linux /vmlinuz", "linux /vmlinuz-5.10"));
     root.refused(file, "the kernel /vmlinuz-5.10 of the entry `l0` is not in the image").await;
+    extlinux(&root, &good.replace("console=ttyS0", &"x ".repeat(9000)));
+    root.refused(file, "it has arguments of more than 16 KiB").await;
     // Menus in other files, as U-Boot and old distributions have them.
     extlinux(&root, "INCLUDE labels.conf\nDEFAULT l0\nFDTDIR /boot/dtbs\n");
     root.refused(file, "it includes /boot/extlinux/labels.conf, which is not in the image").await;
@@ -324,6 +338,11 @@ async fn systemd_boots_entries_and_default_are_judged() {
     }
     root.put("boot/efi/loader/loader.conf", b"default arch*\n");
     warns(&root, "/boot/efi/loader/loader.conf: no entry fits the default `arch*`").await;
+    // That it takes the newest helps nobody where there is none.
+    let text = fs::read(root.path(&file[1..])).unwrap();
+    fs::remove_file(root.path(&file[1..])).unwrap();
+    root.refused("/boot", "no menu with an entry that boots Linux").await;
+    root.put(&file[1..], &text);
     fs::remove_file(root.path("boot/efi/loader/loader.conf")).unwrap();
     boots(&root).await;
     // FAT does not tell capitals apart.
@@ -396,6 +415,12 @@ async fn unified_kernels_are_looked_into() {
     root.put(path, &program(&good));
     let found = boots(&root).await;
     assert_eq!((found[0].title.as_str(), found[0].version.as_deref()), ("debian.efi", Some(VERSION)));
+    // A system whose ESP is elsewhere needs no /boot.
+    fs::rename(root.path("boot/efi"), root.path("efi")).unwrap();
+    fs::remove_dir_all(root.path("boot")).unwrap();
+    root.layout.mounts[0].path = "/efi".to_owned();
+    assert_eq!(boots(&root).await[0].file, "/efi/EFI/Linux/debian.efi");
+    root.layout.mounts[0].path = "/boot/efi".to_owned();
     // A part that is missing, wrong, or lies.
     let file = &format!("/{path}");
     root.put(path, &program(&[good[1], good[2]]));

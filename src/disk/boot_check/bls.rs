@@ -5,7 +5,9 @@ use super::Sight;
 use super::entry::Found;
 
 /// No system has more; a hostile one could have millions.
-const MOST: usize = 1000;
+pub(super) const MOST: usize = 200;
+/// In bytes. A kernel's command line has 2 KiB (Linux, `COMMAND_LINE_SIZE` of x86 and arm64).
+const LONGEST: usize = 16 << 10;
 
 /// One file's keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +40,10 @@ pub(super) fn read(disk: &Sight<'_>, folder: &str, found: &mut Found) -> Vec<Bls
     let mut entries = Vec::new();
     for name in names {
         let file = format!("{folder}/{name}");
-        if let Some(text) = found.text(disk, &file) {
+        let Some(text) = found.text(disk, &file) else { continue };
+        if text.len() > LONGEST {
+            found.problem(&file, format!("it is larger than {} KiB", LONGEST >> 10));
+        } else {
             entries.push(BlsEntry { file, id: id(&name).to_owned(), ..parse(&text) });
         }
     }

@@ -42,6 +42,8 @@ pub struct Found {
     pub problems: Vec<Problem>,
     /// What could not be judged, or is odd and boots all the same.
     pub warnings: Vec<String>,
+    /// Whether something that may boot could not be judged.
+    pub unjudged: bool,
 }
 
 impl Found {
@@ -56,6 +58,12 @@ impl Found {
         if !self.warnings.contains(&text) {
             self.warnings.push(text);
         }
+    }
+
+    /// A warning of what may boot, and cannot be judged.
+    pub(super) fn unjudged(&mut self, text: String) {
+        self.unjudged = true;
+        self.warning(text);
     }
 
     /// A settings file's text; `None` where there is none, or where it cannot be read, which is a problem.

@@ -16,6 +16,8 @@ const FILES: [&str; 5] = [
 const MOST_FILES: usize = 32;
 /// Labels in all of them.
 const MOST_LABELS: usize = 1000;
+/// Bytes of arguments that one has; a kernel's command line has 2 KiB.
+const LONGEST: usize = 16 << 10;
 /// What SYSLINUX takes for a program of its own and not for Linux (SYSLINUX wiki, "KERNEL").
 const NOT_LINUX: [&str; 7] = [".c32", ".com", ".cbt", ".0", ".bin", ".bss", ".bs"];
 
@@ -73,6 +75,10 @@ impl Menu {
                     name: value.to_owned(),
                     ..Label::default()
                 }),
+                ("APPEND", _) if value.len() > LONGEST => {
+                    found.problem(file, format!("it has arguments of more than {} KiB", LONGEST >> 10));
+                    return;
+                }
                 ("APPEND", _) => match self.labels.last_mut() {
                     Some(label) => label.append = Some(value.to_owned()),
                     None => self.append = Some(value.to_owned()),
@@ -116,7 +122,7 @@ impl Menu {
             // A label without a kernel boots something else (LOCALBOOT), or is a line of a menu.
             let Some(kernel) = label.kernel else { continue };
             if NOT_LINUX.iter().any(|end| kernel.to_ascii_lowercase().ends_with(end)) {
-                found.warning(format!(
+                found.unjudged(format!(
                     "{}: `{kernel}` of the label `{}` is not judged",
                     label.file, label.name
                 ));

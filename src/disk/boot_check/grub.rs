@@ -67,7 +67,7 @@ impl Reader<'_> {
             }
         }
         for what in &menu.unknown {
-            self.found.warning(format!("{file}: `{what}` is not judged"));
+            self.found.unjudged(format!("{file}: `{what}` is not judged"));
         }
         for boot in &menu.boots {
             self.boot(file, boot);
@@ -92,7 +92,7 @@ impl Reader<'_> {
             let kernel = &boot.kernel;
             return self
                 .found
-                .warning(format!("{file}: the entry `{title}` with the kernel `{kernel}` is not judged"));
+                .unjudged(format!("{file}: the entry `{title}` with the kernel `{kernel}` is not judged"));
         }
         let locate = |path: &String| self.locate(file, title, &boot.place, path);
         match (locate(&boot.kernel), boot.initrds.iter().map(locate).collect::<Result<Vec<_>, _>>()) {
@@ -111,7 +111,7 @@ impl Reader<'_> {
     fn missed(&mut self, file: &str, miss: Miss) {
         match miss {
             Miss::Wrong(reason) => self.found.problem(file, reason),
-            Miss::Unknown(text) => self.found.warning(format!("{file}: {text}")),
+            Miss::Unknown(text) => self.found.unjudged(format!("{file}: {text}")),
         }
     }
 

@@ -88,20 +88,21 @@ pub async fn check_within(
         let found = loader.find(&disk);
         judge.found.problems.extend(found.problems);
         judge.found.warnings.extend(found.warnings);
+        judge.found.unjudged |= found.unjudged;
         for entry in &found.entries {
             judge.entry(entry, stop).await?;
         }
     }
     let Judge { good, mut found, .. } = judge;
-    // Where something was not judged, it may be what boots.
-    if good.is_empty() && found.problems.is_empty() && found.warnings.is_empty() {
+    if good.is_empty() && found.problems.is_empty() && !found.unjudged {
         let unseen = match &layout.esp {
             Some(esp) if disk.mounted_at(esp).is_none() => {
                 format!("; {esp}, the EFI system partition, is not mounted and was not looked into")
             }
             _ => String::new(),
         };
-        found.problem("/boot", format!("no menu with an entry that boots Linux was found{unseen}"));
+        let odd: String = found.warnings.iter().map(|warning| format!("; {warning}")).collect();
+        found.problem("/boot", format!("no menu with an entry that boots Linux was found{unseen}{odd}"));
     }
     if found.problems.is_empty() {
         Ok(Checked { boots: good, warnings: found.warnings })
@@ -127,6 +128,8 @@ fn loop_devices(disk: &Sight<'_>, found: &mut Found) {
     while let Some((folder, depth)) = folders.pop() {
         let names = match disk.root.list(&folder) {
             Ok(names) => names,
+            // All that boots may lie on the EFI system partition.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
                 found.problem(&folder, format!("it cannot be read: {error}"));
                 continue;

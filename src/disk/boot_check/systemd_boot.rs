@@ -69,7 +69,7 @@ fn type_one(disk: &Sight<'_>, folder: &str, ids: &mut Vec<String>, found: &mut F
                 let path = at(efi);
                 match unified::read(disk.root, &path) {
                     Ok(Some(kernel)) => push(kernel, &entry.file, title, &path, args, found),
-                    Ok(None) => found.warning(format!("{}: the program {path} is not judged", entry.file)),
+                    Ok(None) => found.unjudged(format!("{}: the program {path} is not judged", entry.file)),
                     Err(error) => {
                         found.problem(
                             &entry.file,
@@ -87,10 +87,13 @@ fn type_one(disk: &Sight<'_>, folder: &str, ids: &mut Vec<String>, found: &mut F
 fn unified_kernels(disk: &Sight<'_>, at: &str, folder: &str, found: &mut Found) -> Vec<String> {
     let place = disk.on_fat(at, folder);
     let mut ids = Vec::new();
-    for name in disk.root.list(&place).unwrap_or_default() {
-        if !name.to_ascii_lowercase().ends_with(".efi") {
-            continue;
-        }
+    let mut names = disk.root.list(&place).unwrap_or_default();
+    names.retain(|name| name.to_ascii_lowercase().ends_with(".efi"));
+    if names.len() > bls::MOST {
+        found.problem(&place, format!("it has more than {} programs", bls::MOST));
+        return ids;
+    }
+    for name in names {
         let path = format!("{place}/{name}");
         match unified::read(disk.root, &path) {
             Ok(Some(kernel)) => {
