@@ -67,6 +67,11 @@ fn is_machine_id(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::disk::boot_check::Image;
+    use crate::disk::btrfs::Subvolume;
+    use crate::disk::filesystem::{Filesystem, FilesystemKind};
+    use crate::disk::ids::{DiskIds, Volume};
+    use crate::disk::layout::OsRelease;
+    use crate::disk::table::{Partition, TableKind};
 
     fn entry(file: &str, kernel: &str, args: &str) -> Entry {
         Entry {
@@ -90,6 +95,34 @@ mod tests {
         ] {
             assert_eq!(token(&entry(file, kernel, "")).as_deref(), wanted, "{file}");
         }
+    }
+
+    #[test]
+    fn a_root_in_another_subvolume_than_the_default_one_is_told_of_it() {
+        let of = |id: u64, path: &str| Some(Subvolume { id, path: path.to_owned() });
+        let root = Volume {
+            partition: Partition::whole(1 << 30),
+            filesystem: Some(Filesystem {
+                kind: FilesystemKind::Btrfs,
+                uuid: Some("1-2".to_owned()),
+                label: None,
+            }),
+        };
+        let mut layout = Layout {
+            disk_size: 1 << 30,
+            ids: DiskIds { kind: TableKind::None, disk_id: None, volumes: vec![root.clone()] },
+            root,
+            subvolume: of(256, "@"),
+            default_subvolume: of(5, ""),
+            mounts: Vec::new(),
+            esp: None,
+            boot: None,
+            swap: Vec::new(),
+            os: OsRelease::default(),
+        };
+        assert_eq!(of_subvolume(&layout).as_deref(), Some("root=UUID=1-2 ro rootflags=subvol=@"));
+        layout.default_subvolume = of(256, "@");
+        assert_eq!(of_subvolume(&layout), None);
     }
 
     #[test]
