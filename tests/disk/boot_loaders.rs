@@ -189,6 +189,8 @@ async fn variables_of_the_environment_are_put_in_as_on_fedora() {
     };
     let stub_file = "boot/efi/EFI/fedora/grub.cfg";
     root.put(stub_file, stub(BOOT, "/grub2").as_bytes());
+    // A file among the loaders' folders is none of them.
+    root.put("boot/efi/EFI/notes.txt", b"text");
     let found = boots(&root).await;
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].kernel, format!("/boot/vmlinuz-{VERSION}"));

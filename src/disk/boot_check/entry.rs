@@ -1,6 +1,7 @@
 //! What a boot loader would start, in one form for all loaders: a kernel, its initramfs images and its arguments. Says
 //! what was found, not whether it is good.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 
 use super::Problem;
@@ -70,7 +71,7 @@ impl Found {
     pub(super) fn text(&mut self, disk: &super::Sight<'_>, file: &str) -> Option<String> {
         match super::read_text(disk.root, file) {
             Ok(text) => Some(text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 // A link that leads nowhere is a file that the loader will not find.
                 if disk.root.symlink_metadata(file).is_ok() {
                     self.problem(file, "it is a link that leads to nothing in the image");
