@@ -70,7 +70,11 @@ pub(super) fn resolve(known: &Known<'_>, root: &Volume, found: &Found) -> Result
         if is_root {
             return Err(format!("it mounts the root again at {path}"));
         }
-        if mounts.iter().any(|one| one.path == path) {
+        if let Some(one) = mounts.iter().find(|one| one.path == path) {
+            // A line that is there twice is mounted once at boot too.
+            if one.volume.number() == volume.number() && one.subvolume == subvolume {
+                continue;
+            }
             return Err(format!("it mounts two parts at {path}"));
         }
         if mounts.len() == MOST_MOUNTS {
@@ -166,6 +170,7 @@ mod tests {
     fn fstab_is_resolved_to_this_disk_parents_first() {
         let mounts = resolved(
             "LABEL=label-aaaa / ext4 defaults 0 1\nUUID=ab-cd /boot/efi vfat nofail 0 0\nPARTLABEL=name2 /boot// ext4\n\
+             LABEL=label-ab-cd /boot/efi vfat\n\
              UUID=gone /data ext4\nserver:/x /nfs nfs\ntmpfs /tmp tmpfs\n/dev/xvdb1 /other ext4\n\
              UUID=bbbb /later ext4 noauto\n",
         )
