@@ -7,6 +7,8 @@ use bakehouse::disk::boot_check::initramfs::{InitramfsError, Limits, Modules, mo
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::stop::Stop;
 
+use crate::gate;
+
 /// A cpio archive in the `newc` form, of files with a few bytes each.
 pub fn archive(names: &[&str]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -67,17 +69,14 @@ async fn plain_and_compressed_archives_one_after_another_are_read() {
 }
 
 #[tokio::test]
-async fn every_compression_that_has_its_tool_is_read() {
+async fn every_compression_is_read() {
+    if !gate::has(&["zstd", "xz", "lz4", "bzip2"]) {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let plain = dir.path().join("plain");
     std::fs::write(&plain, archive(&["lib/modules/6/ena.ko"])).unwrap();
     for tool in ["zstd -q", "xz --check=crc32", "xz --format=lzma", "lz4 -l -q", "bzip2"] {
-        let name = tool.split(' ').next().unwrap();
-        // lz4, for one, is not everywhere.
-        if !["/usr/bin", "/bin"].iter().any(|at| std::path::Path::new(at).join(name).exists()) {
-            eprintln!("skipped: {name} is not installed");
-            continue;
-        }
         let packed = dir.path().join("packed");
         Cmd::new("sh")
             .args(["-c", &format!("{tool} -c <\"$1\" >\"$2\""), "sh"])
