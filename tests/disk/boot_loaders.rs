@@ -251,6 +251,14 @@ async fn a_subvolume_is_found_in_grubs_paths_and_judged_in_the_roots_flags() {
     .await;
     root.grub_cfg(&menu("rootflags=subvol=@"));
     boots(&root).await;
+    // GRUB would not find it; SUSE's, whose root is the default subvolume, does.
+    root.grub_cfg(&menu("rootflags=subvol=@").replace("/@/", "/"));
+    root.refused("/boot/grub/grub.cfg", "is in no subvolume that is mounted; the root's begin with /@/")
+        .await;
+    let top = root.layout.default_subvolume.take();
+    root.layout.default_subvolume = root.layout.subvolume.clone();
+    boots(&root).await;
+    root.layout.default_subvolume = top;
     root.grub_cfg(&menu("rootflags=subvol=@old"));
     root.refused("/boot/grub/grub.cfg", "boots subvol=@old, and the root that was found is subvolume @")
         .await;

@@ -216,6 +216,18 @@ impl Reader<'_> {
                 Miss::Wrong(format!("the entry `{title}` loads from ({place}), which is not on this disk"))
             })?
         };
+        // GRUB's paths begin at the top level, SUSE's at the default subvolume.
+        if let (Some(own), Some(default)) = (&layout.subvolume, &layout.default_subvolume)
+            && volume.number() == layout.root.number()
+            && own != default
+            && !own.path.is_empty()
+            && !self.disk.is_below_subvolume(volume, path)
+        {
+            return Err(Miss::Wrong(format!(
+                "`{path}` of the entry `{title}` is in no subvolume that is mounted; the root's begin with /{}/",
+                own.path
+            )));
+        }
         self.disk.found_again(volume, path).ok_or_else(|| {
             Miss::Unknown(format!("`{path}` of the entry `{title}` is on {volume}, which is not mounted"))
         })

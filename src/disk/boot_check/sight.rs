@@ -28,22 +28,30 @@ impl Sight<'_> {
     /// Where a path of a part of the disk is in the root. On a btrfs loaders see all subvolumes below the top level, and
     /// some begin at the root's own. `None` where that cannot be seen.
     pub(super) fn found_again(&self, volume: &Volume, path: &str) -> Option<String> {
+        let (folder, rest) = match self.below_subvolume(volume, path) {
+            Some(found) => found,
+            None => (self.mounted_at(volume)?, path.trim_start_matches('/')),
+        };
+        Some(format!("{folder}/{rest}"))
+    }
+
+    /// Whether a path of a part of the disk leads into a subvolume that is the root or mounted.
+    pub(super) fn is_below_subvolume(&self, volume: &Volume, path: &str) -> bool {
+        self.below_subvolume(volume, path).is_some()
+    }
+
+    /// Where such a subvolume is mounted, and the path in it.
+    fn below_subvolume<'p>(&self, volume: &Volume, path: &'p str) -> Option<(&str, &'p str)> {
         let path = path.trim_start_matches('/');
         let root = (volume.number() == self.layout.root.number()).then_some(("", &self.layout.subvolume));
         let mounts = self.layout.mounts.iter().filter(|mount| mount.volume.number() == volume.number());
-        let below = root
-            .into_iter()
+        root.into_iter()
             .chain(mounts.map(|mount| (mount.path.as_str(), &mount.subvolume)))
             .filter_map(|(folder, subvolume)| {
                 let subvolume = subvolume.as_ref().filter(|one| !one.path.is_empty())?;
                 Some((folder, path.strip_prefix(&subvolume.path)?.strip_prefix('/')?))
             })
-            .min_by_key(|(_, rest)| rest.len());
-        let (folder, rest) = match below {
-            Some(found) => found,
-            None => (self.mounted_at(volume)?, path),
-        };
-        Some(format!("{folder}/{rest}"))
+            .min_by_key(|(_, rest)| rest.len())
     }
 
     /// The part of the disk that a path of the root lies on, and the path there.
