@@ -4,15 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use bakehouse::disk::Layout;
-use bakehouse::disk::tree::{Access, MountedTree};
-use bakehouse::host::stop::Stop;
-
 use crate::gate;
+use crate::yard::foreign::tree;
 use crate::yard::{Said, Yard, machine, repository};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_vmdb2_made_is_baked_on_and_boots() {
+#[test]
+fn a_disk_that_vmdb2_made_is_baked_on_and_boots() {
     if !gate::has_root(&["vmdb2", "parted", "losetup"]) {
         return;
     }
@@ -28,7 +25,7 @@ async fn a_disk_that_vmdb2_made_is_baked_on_and_boots() {
          \x20 - command: { run: 'df --output=size -BM / | tail -n 1 | tr -dc 0-9 | xargs test 1700 -lt' }\n",
     );
     let folder = yard.path().join("by-vmdb2");
-    make_disk(yard, &folder).await;
+    make_disk(&folder);
     yard.bake("by-vmdb2", &[]).ok();
     let boot = machine();
     yard.run(&["test", "by-vmdb2"]).ok();
@@ -36,22 +33,12 @@ async fn a_disk_that_vmdb2_made_is_baked_on_and_boots() {
 }
 
 /// vmdb2 installs no packages here: it unpacks the files of the image that all tests share, which is quicker.
-async fn make_disk(yard: &Yard, folder: &Path) {
-    let stop = Stop::never();
-    let base = yard.record("os-base")["images"][0]["image"].as_str().unwrap().to_owned();
-    let disk = folder.join("os-base.raw");
-    yard.run(&["export", &base, disk.to_str().unwrap()]).ok();
-    let mut layout = Layout::find(&disk, &stop).await.unwrap();
-    // The root alone: vmdb2's disk has no ESP.
-    layout.mounts.clear();
-    let at = tempfile::tempdir().unwrap();
-    let tree = MountedTree::open(&disk, &layout, at.path(), Access::ReadOnly, &stop).await.unwrap();
+fn make_disk(folder: &Path) {
     let files = folder.join("root.tar");
     // vmdb2 writes a resolv.conf of its own, and not through the link that is there.
     let mut pack = Command::new("tar");
     pack.arg("-cf").arg(&files).args(["--exclude=./etc/resolv.conf", "--xattrs", "--xattrs-include=*", "-C"]);
-    run(pack.arg(at.path()).arg("."));
-    tree.close(&stop).await.unwrap();
+    run(pack.arg(tree()).arg("."));
 
     let tools = repository().join("tests/bake/vmdb2");
     let mut path = tools.clone().into_os_string();
@@ -63,7 +50,6 @@ async fn make_disk(yard: &Yard, folder: &Path) {
     make.env("PATH", path).current_dir(folder).arg(tarball).arg("--output=disk.img");
     run(make.arg("--log=vmdb2.log").arg(tools.join("disk.vmdb")));
     fs::remove_file(&files).unwrap();
-    fs::remove_file(&disk).unwrap();
 }
 
 #[track_caller]

@@ -166,7 +166,7 @@ pub fn noise(path: &Path, bytes: u64) {
 }
 
 /// The shared base image's files, unpacked once for all tests.
-fn tree() -> &'static Path {
+pub fn tree() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
     TREE.get_or_init(|| {
         let yard = Yard::shared().unwrap();
