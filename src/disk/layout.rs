@@ -90,7 +90,8 @@ impl Layout {
                 Err(error) => return Err(error),
             }
         }
-        let (root, found) = the_root(disk, roots, unusable)?;
+        let none = || LayoutError::NoRoot { disk: disk.to_owned(), found: listed(&ids.volumes) };
+        let (root, found) = the_root(disk, roots)?.ok_or_else(|| unusable.unwrap_or_else(none))?;
         let known = Known { ids: &ids, subvolumes: &subvolumes };
         let mut mounts = resolve(&known, &root, &found)
             .map_err(|reason| LayoutError::Fstab { disk: disk.to_owned(), reason })?;
@@ -268,12 +269,8 @@ fn read_root(at: &Path, path: &str, subvolume: Option<Subvolume>) -> io::Result<
     Ok(Some(Found { subvolume, fstab, os: OsRelease::parse(&os), empty }))
 }
 
-/// The one root of what was found.
-fn the_root(
-    disk: &Path,
-    mut roots: Vec<(Volume, Found)>,
-    unusable: Option<LayoutError>,
-) -> Result<(Volume, Found), LayoutError> {
+/// The one root of what was found, if there is one.
+fn the_root(disk: &Path, mut roots: Vec<(Volume, Found)>) -> Result<Option<(Volume, Found)>, LayoutError> {
     let name = |(volume, found): &(Volume, Found)| match &found.subvolume {
         Some(subvolume) => format!("{subvolume} of {volume}"),
         None => volume.to_string(),
@@ -285,7 +282,20 @@ fn the_root(
             second: name(second),
         });
     }
-    roots.pop().ok_or_else(|| unusable.unwrap_or_else(|| LayoutError::NoRoot { disk: disk.to_owned() }))
+    Ok(roots.pop())
+}
+
+/// What is on a disk, for an error.
+fn listed(volumes: &[Volume]) -> String {
+    let one = |volume: &Volume| match &volume.filesystem {
+        Some(found) => format!("{} on {volume}", found.kind),
+        None => format!("nothing that is known on {volume}"),
+    };
+    if volumes.is_empty() {
+        "no partitions".to_owned()
+    } else {
+        volumes.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl OsRelease {
@@ -325,10 +335,11 @@ pub enum LayoutError {
     )]
     NotMounted { disk: PathBuf, volume: String, kind: String, reason: Option<String>, source: MountError },
     #[error(
-        "{} holds no root: no file system on it has /etc/os-release",
+        "{} holds no root: no file system on it has /etc/os-release; it has {found}; a bake needs a disk with an installed \
+         Linux",
         disk.display()
     )]
-    NoRoot { disk: PathBuf },
+    NoRoot { disk: PathBuf, found: String },
     #[error(
         "{} holds two roots, on {first} and {second}; a bake needs to know which is meant, so the disk may have one",
         disk.display()

@@ -100,6 +100,13 @@ impl Table {
                 let json = sfdisk().arg("--json").arg(disk).run(stop).await?.text();
                 parse(&json, size).map_err(|reason| TableError::Invalid { disk: disk.to_owned(), reason })
             }
+            // What blkid makes of the MBR of a GPT whose own table it does not find.
+            Some("PMBR") => Err(TableError::Invalid {
+                disk: disk.to_owned(),
+                reason:
+                    "its MBR says that there is a GPT, and there is none that is whole; was the file cut off?"
+                        .to_owned(),
+            }),
             Some(other) => Err(TableError::Unsupported { disk: disk.to_owned(), kind: other.to_owned() }),
         }
     }

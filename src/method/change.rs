@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{BakeCause, BakeError, Bench, keep, kernels};
+use super::{BakeCause, BakeError, Bench, base, keep, kernels};
 use crate::disk::boot_check;
 use crate::disk::layout::Layout;
 use crate::disk::loop_device::Access;
@@ -42,7 +42,7 @@ const HOSTNAME: &str = "localhost";
 
 /// Changes the root that is on a disk: mounts it, and gives it back whatever happens.
 pub(super) async fn disk(disk: &Path, plan: &Plan, bench: &Bench) -> Result<Changed, BakeError> {
-    let layout = Layout::find(disk, &bench.stop).await.map_err(BakeCause::from)?;
+    let layout = base::look(disk, plan, bench).await?;
     let at = bench.work.root();
     std::fs::create_dir_all(&at).map_err(|source| BakeCause::File { path: at.clone(), source })?;
     let tree = MountedTree::open(disk, &layout, &at, Access::ReadWrite, &bench.stop)

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::store::{Store, pipe};
-use super::{BakeCause, BakeError, Baked, Bench, Method, change};
+use super::{BakeCause, BakeError, Baked, Bench, Method, base, change};
 use crate::cloud::{SnapshotId, SnapshotQuery, retrying};
-use crate::disk::{BlockMap, Disk, Layout, SparseDisk, delta, grow};
+use crate::disk::{BlockMap, Disk, SparseDisk, delta};
 use crate::plan::{BasePlan, Plan};
 use crate::report::Timing;
 
@@ -57,8 +57,8 @@ impl Method for Direct {
         if volume_size > own_size && bench.resume.is_none() {
             let phase =
                 bench.reporter.phase(format!("growing the disk from {own_size} to {volume_size} GiB"));
-            let layout = Layout::find(&path, &bench.stop).await?;
-            grow::grow(&path, &layout, gib(volume_size), &bench.stop).await?;
+            let layout = base::look(&path, plan, bench).await?;
+            base::enlarge(&path, &layout, gib(volume_size), plan, bench).await?;
             timings.push(Timing::new("grow the disk", phase.done()));
         }
         let mut changed = change::disk(&path, plan, bench).await?;

@@ -1,5 +1,6 @@
 //! How the bytes come to be: from a plan to a completed snapshot. One file per method.
 
+mod base;
 mod change;
 mod direct;
 pub mod keep;
@@ -101,12 +102,12 @@ pub enum BakeCause {
     Sparse(#[from] SparseError),
     #[error(transparent)]
     Ids(#[from] IdsError),
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
+    #[error("the base {base} cannot be baked on: {source}")]
+    Layout { base: String, source: LayoutError },
     #[error(transparent)]
     Tree(#[from] TreeError),
-    #[error(transparent)]
-    Grow(#[from] GrowError),
+    #[error("the base {base} cannot be made larger: {source}")]
+    Grow { base: String, source: GrowError },
     #[error(transparent)]
     BootConfig(#[from] BootConfigError),
     #[error(transparent)]

@@ -11,11 +11,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::store::Store;
-use super::{BakeCause, BakeError, Baked, Bench, Method, change};
+use super::{BakeCause, BakeError, Baked, Bench, Method, base, change};
 use crate::disk::format::{Btrfs, Ext4, RootFormat, Xfs};
 use crate::disk::ids::DiskIds;
-use crate::disk::layout::Layout;
-use crate::disk::{Disk, MIB, SparseDisk, delta, grow};
+use crate::disk::{Disk, MIB, SparseDisk, delta};
 use crate::host::exec::Cmd;
 use crate::host::root_dir::RootDir;
 use crate::plan::{BasePlan, DiskFormat, Plan};
@@ -108,10 +107,10 @@ fn json(path: &Path) -> Result<serde_json::Value, BakeCause> {
 
 /// Makes the disk as large as the recipe wants.
 async fn enlarge(disk: &Path, plan: &Plan, bench: &Bench) -> Result<(), BakeCause> {
-    let layout = Layout::find(disk, &bench.stop).await?;
+    let layout = base::look(disk, plan, bench).await?;
     let wanted = u64::from(plan.size.unwrap_or(0)) * GIB;
     if wanted > layout.disk_size {
-        grow::grow(disk, &layout, wanted, &bench.stop).await?;
+        base::enlarge(disk, &layout, wanted, plan, bench).await?;
     } else if wanted != 0 && wanted < layout.disk_size {
         return Err(BakeCause::Other {
             what: format!(

@@ -77,6 +77,12 @@ async fn what_cannot_be_baked_is_refused_by_name() {
     let disk = Disk::with_table(64 * MIB, TABLE).await;
     let error = Layout::find(&disk.path, &stop).await.unwrap_err();
     assert!(matches!(error, LayoutError::NoRoot { .. }), "{error}");
+    assert!(error.to_string().contains("nothing that is known on partition 2, nothing"), "{error}");
+    // A disk that was cut off in the middle of its table.
+    fs::File::options().write(true).open(&disk.path).unwrap().set_len(2 * MIB).unwrap();
+    let error = Layout::find(&disk.path, &stop).await.unwrap_err();
+    assert!(error.to_string().contains("cut off"), "{error}");
+    let disk = Disk::with_table(64 * MIB, TABLE).await;
     // Two roots.
     let root = disk.dir.path().join("root");
     small_root(&root);
