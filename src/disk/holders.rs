@@ -66,7 +66,7 @@ pub fn of_mount(path: &Path, device: Option<(u32, u32)>) -> Vec<Holder> {
 #[must_use]
 pub fn of_device(major: u32, minor: u32) -> Vec<Holder> {
     let mounted = format!("{major}:{minor}");
-    let own = std::fs::read_link("/proc/self/ns/mnt").ok();
+    let own = std::fs::read_link("/proc/thread-self/ns/mnt").ok();
     find(&|proc| {
         let elsewhere = std::fs::read_link(proc.join("ns/mnt")).ok() != own;
         let mounts = std::fs::read_to_string(proc.join("mountinfo")).unwrap_or_default();

@@ -163,7 +163,7 @@ impl Mount {
     pub fn is_of(&self, node: &Path) -> bool {
         let number =
             |path: &Path| std::fs::metadata(path).map(|found| found.rdev()).ok().filter(|id| *id != 0);
-        let Ok(table) = std::fs::read("/proc/self/mountinfo") else {
+        let Ok(table) = std::fs::read("/proc/thread-self/mountinfo") else {
             return false;
         };
         let source = table.split(|byte| *byte == b'\n').find_map(|line| source_in_mountinfo(line, self.id));
@@ -228,7 +228,7 @@ impl Mount {
 
     /// Where the kernel has it now; `None` where it is gone.
     fn current_path(&self) -> io::Result<Option<PathBuf>> {
-        let table = std::fs::read("/proc/self/mountinfo")?;
+        let table = std::fs::read("/proc/thread-self/mountinfo")?;
         Ok(table.split(|byte| *byte == b'\n').find_map(|line| path_in_mountinfo(line, self.id)))
     }
 }

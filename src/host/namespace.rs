@@ -44,7 +44,7 @@ pub fn enter_mounts_of(process: i32) -> io::Result<()> {
 /// Where the mount table cannot be read.
 pub fn mounts_below(path: &Path) -> io::Result<Vec<PathBuf>> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let table = std::fs::read("/proc/self/mountinfo")?;
+    let table = std::fs::read("/proc/thread-self/mountinfo")?;
     // proc(5): ID PARENT MAJOR:MINOR ROOT POINT and more.
     let points =
         table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));

@@ -193,7 +193,7 @@ fn loops_of(file: &Path) -> Vec<String> {
 /// Lines of mountinfo (proc(5)) with a file system on one of them.
 fn mounted_from(file: &Path) -> Vec<String> {
     let loops = loops_of(file);
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     let of = |line: &&str| loops.iter().any(|name| line.contains(&format!("/{name} ")));
     table.lines().filter(of).map(str::to_owned).collect()
 }

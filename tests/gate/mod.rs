@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use bakehouse::host::namespace;
+
 /// Where programs of the system are; an absolute path replaces the folder that it is joined to.
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -10,7 +12,8 @@ pub fn has(needed: &[&str]) -> bool {
     decide(missing(needed))
 }
 
-/// Whether the test runs as root, with loop devices, and the programs are there.
+/// Whether the test runs as root, with loop devices, and the programs are there. Its thread gets a mount namespace of its
+/// own: programs that other tests start would else inherit its mounts, and hold them for as long as they run.
 pub fn has_root(needed: &[&str]) -> bool {
     let mut missing = missing(needed);
     if !rustix::process::geteuid().is_root() {
@@ -19,7 +22,11 @@ pub fn has_root(needed: &[&str]) -> bool {
     if !Path::new("/dev/loop-control").exists() {
         missing.push("loop devices".to_owned());
     }
-    decide(missing)
+    let runs = decide(missing);
+    if runs {
+        namespace::enter_private_mounts().unwrap();
+    }
+    runs
 }
 
 fn missing(needed: &[&str]) -> Vec<String> {

@@ -39,7 +39,7 @@ fn listing(root: &Path) -> Vec<String> {
 }
 
 fn mounts_below(root: &Path) -> Vec<String> {
-    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let table = std::fs::read_to_string("/proc/thread-self/mounts").unwrap();
     let below = |line: &&str| line.contains(root.to_str().unwrap());
     table.lines().filter(below).map(str::to_owned).collect()
 }
