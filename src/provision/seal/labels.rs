@@ -27,6 +27,8 @@ const NO_TYPES: [&str; 2] = ["unlabeled_t", "file_t"];
 pub(super) struct Found {
     /// Files, folders, links and nodes without a label.
     pub missing: Vec<PathBuf>,
+    /// Folders where another file system begins, or a subvolume of btrfs, that takes labels.
+    pub mounts: Vec<PathBuf>,
     /// Folders whose file system takes no labels, or not now: vfat has none, a read-only snapshot of btrfs keeps its
     /// own. What is in them was not looked at.
     pub closed: Vec<PathBuf>,
@@ -123,9 +125,11 @@ impl Walk<'_> {
             Err(Errno::NOTDIR | Errno::LOOP) => None,
             Err(error) => return Err(at(error.into())),
         };
-        if let Some(inner) = &inner
-            && is_read_only(&folder.dir, inner).map_err(at)?
-        {
+        let boundary = match &inner {
+            Some(inner) => boundary(&folder.dir, inner).map_err(at)?,
+            None => Boundary::None,
+        };
+        if matches!(boundary, Boundary::ReadOnly) {
             self.found.closed.push(path);
             return Ok(None);
         }
@@ -147,18 +151,27 @@ impl Walk<'_> {
                 folder.label.clone()
             }
         };
+        if matches!(boundary, Boundary::Writable) {
+            self.found.mounts.push(path.clone());
+        }
         inner.map(|inner| Folder::new(inner, path, own)).transpose()
     }
 }
 
-/// Whether a folder is where another file system begins, and that one takes no changes.
-fn is_read_only(folder: &OwnedFd, inner: &OwnedFd) -> io::Result<bool> {
+/// Whether another file system begins at a folder.
+enum Boundary {
+    None,
+    Writable,
+    ReadOnly,
+}
+
+fn boundary(folder: &OwnedFd, inner: &OwnedFd) -> io::Result<Boundary> {
     if fstat(folder)?.st_dev == fstat(inner)?.st_dev {
-        return Ok(false);
+        return Ok(Boundary::None);
     }
     match accessat(inner, c".", Access::WRITE_OK, AtFlags::empty()) {
-        Err(Errno::ROFS) => Ok(true),
-        Ok(()) => Ok(false),
+        Err(Errno::ROFS) => Ok(Boundary::ReadOnly),
+        Ok(()) => Ok(Boundary::Writable),
         Err(error) => Err(error.into()),
     }
 }
