@@ -256,6 +256,32 @@ async fn sources_without_advisories_are_told_and_a_stop_ends_what_was_started() 
     root.leave().await.unwrap();
 }
 
+#[tokio::test]
+async fn an_update_for_security_of_a_held_package_is_left_out_or_told() {
+    if !possible() {
+        return;
+    }
+    for (os_release, version) in [(ROCKY, "-1-1"), (SUSE, "=1-1")] {
+        let dir = root_with_source(os_release).await;
+        repository::index(&dir.path().join("srv/source"), &["lib 2-1", "shim-signed 2-1"]).await;
+        let root = enter(dir.path()).await;
+        let recipe = Recipe::new();
+        let names = ["shell", "lib", "shim-signed"].map(|name| format!("{name}{version}"));
+        run(&recipe, &root, json!([{"packages": {"install": names}}])).await;
+        let updated = recipe.run(&root, json!([{"update": "security"}])).await;
+        if os_release == SUSE {
+            let text = chain(&updated.unwrap_err());
+            assert!(text.contains("about a package that is held at its version: `update: all`"), "{text}");
+            run(&recipe, &root, json!([{"update": "all"}])).await;
+        } else {
+            updated.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        }
+        let found = list(dir.path()).await;
+        assert_eq!(["lib", "shim-signed"].map(|name| versions(&found, name)), ["2-1", "1-1"], "{os_release}");
+        root.leave().await.unwrap();
+    }
+}
+
 /// The releases of Amazon Linux 2023: a folder each, whose package system-release names it, and the newest again as
 /// `latest`.
 async fn releases(root: &Path) {
