@@ -99,10 +99,15 @@ pub fn stage(console: &[u8]) -> Stage {
     MARKS.into_iter().find(|(word, _)| text.contains(word)).map_or(Stage::Unknown, |(_, stage)| stage)
 }
 
-/// Whether a getty waits for somebody: the host's name and `login:`, as agetty writes it.
+/// Whether a getty waits for somebody: the host's name and `login:`, as agetty writes it. The kernel and systemd write
+/// on the same line when they come next, and both begin with a bracket.
 #[must_use]
 pub fn has_login_prompt(console: &[u8]) -> bool {
-    plain(console).lines().any(|line| line.trim_end().ends_with(" login:"))
+    plain(console).lines().filter_map(|line| line.split_once(" login:")).any(|(host, rest)| {
+        let letters = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        let rest = rest.trim();
+        !host.is_empty() && host.chars().all(letters) && (rest.is_empty() || rest.starts_with('['))
+    })
 }
 
 /// The last lines as plain text, oldest first: at most `lines` of them and `bytes` in all.
@@ -187,7 +192,10 @@ mod tests {
     #[test]
     fn a_prompt_is_the_end_of_a_line() {
         assert!(has_login_prompt(b"Debian GNU/Linux 12 web ttyS0\r\n\r\nweb login: "));
+        assert!(has_login_prompt(b"localhost login: [   28.160084] SVM: Virtual GIF supported\r\n"));
+        assert!(has_login_prompt(b"\r\nweb login: [  OK  ] Started nginx.service\r\n"));
         assert!(!has_login_prompt(b"[  3.0] last login: never seen\r\n"));
+        assert!(!has_login_prompt(b"web login: root\r\nLast login: Fri Nov 20\r\n"));
         assert!(!has_login_prompt(b""));
     }
 

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 /// A file larger than this is not read whole: what is read whole are configuration files.
 const LARGEST: u64 = 64 * 1024 * 1024;
@@ -144,7 +144,7 @@ impl RootDir {
     pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let dir = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK, Mode::empty())?;
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&dir)? {
+        for entry in Dir::read_from(&dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
                 names.push(name);
@@ -283,30 +283,64 @@ impl RootDir {
 }
 
 fn remove_tree(folder: &OwnedFd, name: &CStr) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = rustix::fs::openat(folder, name, flags, Mode::empty())?;
-    empty(&dir)?;
+    empty(&open_folder(folder, name)?)?;
     Ok(rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)?)
 }
 
-/// Removes all that is in an open folder, and says how much that was. Names are the kernel's bytes: they need not be
-/// UTF-8.
+fn open_folder(folder: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?)
+}
+
+/// Removes all that is in an open folder, and says how many entries that were. Names are the kernel's bytes: they need
+/// not be UTF-8. Folders within folders are kept in a list: the stack would end before a hostile tree does.
 fn empty(dir: &OwnedFd) -> io::Result<usize> {
     let mut removed = 0;
-    for entry in rustix::fs::Dir::read_from(dir)? {
-        let entry = entry?;
+    let mut entries = Dir::read_from(dir)?;
+    // Those that are being emptied, each in the one before, with their names.
+    let mut inner: Vec<(OwnedFd, Dir, CString)> = Vec::new();
+    loop {
+        let (folder, entry) = match inner.last_mut() {
+            Some((folder, entries, _)) => (&*folder, entries.next()),
+            None => (dir, entries.next()),
+        };
+        let Some(entry) = entry.transpose()? else {
+            let Some((_, _, name)) = inner.pop() else { return Ok(removed) };
+            let folder = inner.last().map_or(dir, |(folder, _, _)| folder);
+            rustix::fs::unlinkat(folder, &name, AtFlags::REMOVEDIR)?;
+            continue;
+        };
         let name = entry.file_name();
         if name == c"." || name == c".." {
             continue;
         }
-        if entry.file_type() == rustix::fs::FileType::Directory {
-            remove_tree(dir, name)?;
-        } else {
-            rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+        let is_folder = entry.file_type() == rustix::fs::FileType::Directory;
+        let opened = is_folder.then(|| open_folder(folder, name)).transpose()?;
+        match opened {
+            Some(opened) => {
+                let entries = Dir::read_from(&opened)?;
+                inner.push((opened, entries, name.to_owned()));
+            }
+            None => rustix::fs::unlinkat(folder, name, AtFlags::empty())?,
         }
-        removed += 1;
+        if inner.len() == usize::from(is_folder) {
+            removed += 1;
+        }
     }
-    Ok(removed)
+}
+
+/// Folders `d` within each other, and as many files open at a time as that takes.
+#[cfg(test)]
+pub(crate) fn nest(top: &Path, depth: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
+    let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = rustix::fs::open(top, open, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, "d", open, Mode::empty()).unwrap();
+    }
 }
 
 #[cfg(test)]
@@ -364,6 +398,13 @@ mod tests {
         assert!(root.remove("/a").unwrap());
         assert!(!root.remove("/a").unwrap());
         assert!(dir.path().join("kept/file").exists());
+    }
+
+    #[test]
+    fn a_tree_is_removed_however_deep_it_is() {
+        let (dir, root) = root();
+        nest(&dir.path().join("root"), 2500);
+        assert!(root.remove("/d").unwrap() && !root.exists("/d"));
     }
 
     #[test]

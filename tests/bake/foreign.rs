@@ -1,5 +1,9 @@
-//! Disks that other tools made, as `base: file`: each begins as noise, is changed, grown, checked and booted. Pairwise
-//! over firmware, file system and disk layout.
+//! Disks that other tools made, as `base: file`: each begins as noise, is changed, grown, checked and booted.
+//!
+//! Boots are pairwise over firmware, file system and disk layout, together with those of scratch.rs (xfs by BIOS and
+//! btrfs by UEFI, both with a GPT) and loaders.rs (ext4 without a table by BIOS, xfs with a GPT by UEFI). Only a file
+//! system that leaves room for a boot sector can be booted without a table: xfs does not, and of btrfs GRUB's core fills
+//! more than the 64 KiB that it leaves.
 
 use crate::yard::foreign::{Foreign, GRUB_BIOS, GRUB_UEFI, Names, RootOn, Table, assert_sound};
 use crate::yard::{Yard, machine};
@@ -77,22 +81,22 @@ fn a_foreign_xfs_is_stored_and_its_child_grows_and_boots() {
     drop(boot);
 }
 
-/// UEFI, GPT, btrfs with subvolumes at / and /home, fstab by UUID.
+/// BIOS, MBR, btrfs with subvolumes at / and /home, fstab by UUID.
 #[test]
 fn a_foreign_btrfs_with_subvolumes_is_changed_and_boots() {
     let Some(yard) = Yard::shared() else { return };
-    let rest = "disk: { size: 2GiB }\nimage: { boot-mode: uefi }\n";
+    let rest = "disk: { size: 2GiB }\nimage: { boot-mode: legacy-bios }\n";
     let steps = format!("echo here > /home/baked; {KERNEL}; grep -q rootflags=subvol=@ /boot/grub/grub.cfg");
     let folder =
         yard.recipe("foreign-btrfs", &recipe("foreign-btrfs", "{ file: base.raw }", rest, &steps, 1700));
     Foreign {
         mib: 1536,
-        table: Table::Gpt,
+        table: Table::Mbr,
         root: RootOn::BtrfsSubvolumes,
         boot: false,
-        esp: true,
+        esp: false,
         names: Names::Uuid,
-        loader: GRUB_UEFI,
+        loader: GRUB_BIOS,
     }
     .make(&folder.join("base.raw"));
     yard.bake("foreign-btrfs", &[]).ok();

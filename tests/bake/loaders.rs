@@ -18,12 +18,15 @@ END
 extlinux --install "$root/boot/extlinux"
 "#;
 
-/// Installs the newest kernel of the suite that is not there yet, and removes the one that was.
+/// Installs a kernel that is not there yet, and removes the one that was. One for clouds is smaller; where the suite has
+/// no second one of them, any other will do.
 const ANOTHER_KERNEL: &str = r#"
       old=$(basename /lib/modules/*)
       apt-get -q update
-      new=$(apt-cache search --names-only '^linux-image-6\.1\.0-[0-9]*-cloud-amd64$' | cut -d ' ' -f 1 |
-        grep -v -e "linux-image-$old\$" | sort -V | tail -n 1)
+      others=$(apt-cache search --names-only '^linux-image-6\.1\.0-[0-9]*-(cloud-)?amd64$' | cut -d ' ' -f 1 |
+        grep -v -e "linux-image-$old\$" | sort -V)
+      new=$(echo "$others" | grep cloud | tail -n 1)
+      [ -n "$new" ] || new=$(echo "$others" | tail -n 1)
       apt-get -q -y --no-install-recommends install "$new"
       apt-get -q -y purge "linux-image-$old" linux-image-cloud-amd64
       test -e "/boot/vmlinuz-$(echo $new | cut -d - -f 3-)" && test ! -e "/boot/vmlinuz-$old"

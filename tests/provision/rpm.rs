@@ -256,6 +256,45 @@ async fn sources_without_advisories_are_told_and_a_stop_ends_what_was_started() 
     root.leave().await.unwrap();
 }
 
+#[tokio::test]
+async fn an_update_for_security_of_a_held_package_is_left_out_or_told() {
+    if !possible() {
+        return;
+    }
+    // As Red Hat's packages of a boot loader, this one needs exactly its version of another.
+    let more = [
+        Package("grub-efi-amd64", "1-1", "Requires: app = 2:1\n"),
+        Package("grub-efi-amd64", "2-1", "Requires: app = 2:2\n"),
+    ];
+    for (os_release, version) in [(ROCKY, "-1-1"), (SUSE, "=1-1")] {
+        let dir = root_with_source(os_release).await;
+        repository::build(&dir.path().join("srv/source"), &more).await;
+        repository::index(&dir.path().join("srv/source"), &["lib 2-1", "shim-signed 2-1"]).await;
+        // As Red Hat has it.
+        let config = dir.path().join("etc/dnf/dnf.conf");
+        std::fs::write(&config, "[main]\nbest=True\n").unwrap();
+        let root = enter(dir.path()).await;
+        let recipe = Recipe::new();
+        let names =
+            ["shell", "lib", "old", "shim-signed", "grub-efi-amd64"].map(|name| format!("{name}{version}"));
+        run(&recipe, &root, json!([{"packages": {"install": names}}])).await;
+        let updated = recipe.run(&root, json!([{"update": "security"}])).await;
+        if os_release == SUSE {
+            let text = chain(&updated.unwrap_err());
+            assert!(text.contains("held at its version, or what that needs: `update: all`"), "{text}");
+        } else {
+            updated.unwrap_or_else(|error| panic!("{}", chain(&error)));
+            assert_eq!(versions(&list(dir.path()).await, "lib"), "2-1");
+        }
+        run(&recipe, &root, json!([{"update": "all"}])).await;
+        let found = list(dir.path()).await;
+        let of = ["lib", "new", "app", "shim-signed", "grub-efi-amd64"].map(|name| versions(&found, name));
+        assert_eq!(of, ["2-1", "2-1", "2:1-1", "1-1", "1-1"], "{os_release}");
+        assert_eq!(std::fs::read_to_string(&config).unwrap(), "[main]\nbest=True\n");
+        root.leave().await.unwrap();
+    }
+}
+
 /// The releases of Amazon Linux 2023: a folder each, whose package system-release names it, and the newest again as
 /// `latest`.
 async fn releases(root: &Path) {

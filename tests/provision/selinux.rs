@@ -150,12 +150,14 @@ async fn a_file_that_stays_without_a_label_fails_the_seal() {
     std::fs::rename(at("usr/sbin/setfiles"), &real).unwrap();
     write_script(dir.path(), "exec /usr/lib/real/setfiles -e /opt/app \"$@\"");
     // vfat takes no attributes, nor does ramfs, which every kernel has; a snapshot takes no changes.
-    let (efi, snapshot) = (at("boot/efi"), at("opt/.snapshot"));
-    for (kind, option, top) in [("ramfs", "rw", &efi), ("tmpfs", "ro", &snapshot)] {
+    // The third is any other file system of the image.
+    let (efi, snapshot, srv) = (at("boot/efi"), at("opt/.snapshot"), at("srv"));
+    for (kind, option, top) in [("ramfs", "rw", &efi), ("tmpfs", "ro", &snapshot), ("tmpfs", "rw", &srv)] {
         let mount = Cmd::new("mount").args(["-t", kind, "-o", option, "none"]).arg(top);
         mount.run(&Stop::never()).await.unwrap();
     }
     std::fs::create_dir(efi.join("EFI")).unwrap();
+    std::fs::write(srv.join("inside"), "").unwrap();
     let missed = sealed(dir.path(), &Stop::never()).await;
     std::fs::rename(&real, at("usr/sbin/setfiles")).unwrap();
     let whole = sealed(dir.path(), &Stop::never()).await;
@@ -172,7 +174,8 @@ async fn a_file_that_stays_without_a_label_fails_the_seal() {
     };
     let ((stopped, _), ()) = tokio::join!(sealed(dir.path(), &stop), asker);
     std::fs::rename(&real, at("usr/sbin/setfiles")).unwrap();
-    for top in [&efi, &snapshot] {
+    let inside = [label(&srv), label(&srv.join("inside"))];
+    for top in [&efi, &snapshot, &srv] {
         unmount(top).await;
     }
 
@@ -186,6 +189,9 @@ async fn a_file_that_stays_without_a_label_fails_the_seal() {
     }
     let error = stopped.unwrap_err();
     assert!(chain(&error).contains("a stop was asked for"), "{}", chain(&error));
+    for label in inside {
+        assert!(label.as_ref().is_some_and(|label| label.contains(":var_t:")), "{label:?}");
+    }
     assert_eq!(label(&at("opt/app/missed")).unwrap(), "system_u:object_r:usr_t:s0");
     // What was below a mount point meanwhile is not labelled.
     assert_eq!(label(&efi), None);

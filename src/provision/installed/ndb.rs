@@ -20,6 +20,8 @@ const FIRST_SLOT: u64 = 2 * UNIT;
 const MOST_PAGES: u32 = 2048;
 /// The largest header that rpm takes (lib/header.c).
 const LARGEST_HEADER: u32 = 256 * 1024 * 1024;
+/// A name, a version: what rpm itself prints in one line is far shorter.
+const LONGEST_TEXT: usize = 4096;
 
 /// Tags of a header (rpmtag.h).
 const NAME: u32 = 1000;
@@ -40,6 +42,8 @@ pub(super) fn packages(file: &File) -> io::Result<Vec<InstalledPackage>> {
     }
     let pages = pages.filter(|pages| *pages <= MOST_PAGES).ok_or_else(|| damaged("it has too many slots"))?;
     let mut packages = Vec::new();
+    // Slots may lead to one place: together their packages are no larger than the file.
+    let mut left = file.metadata()?.len();
     for at in (FIRST_SLOT..u64::from(pages) * PAGE).step_by(16) {
         let mut slot = [0; 16];
         file.read_exact_at(&mut slot, at)?;
@@ -49,6 +53,8 @@ pub(super) fn packages(file: &File) -> io::Result<Vec<InstalledPackage>> {
         // An empty slot has no number.
         if let (Some(number @ 1..), Some(unit)) = (little(&slot, 4), little(&slot, 8)) {
             let header = blob(file, number, u64::from(unit) * UNIT)?;
+            let rest = left.checked_sub(header.len() as u64);
+            left = rest.ok_or_else(|| damaged("its packages are larger than itself"))?;
             packages.push(package(&header).ok_or_else(|| damaged("a package has no name or version"))?);
         }
     }
@@ -83,7 +89,7 @@ fn package(header: &[u8]) -> Option<InstalledPackage> {
     };
     let text = |tag: u32| {
         let bytes = find(tag)?;
-        let end = bytes.iter().position(|byte| *byte == 0)?;
+        let end = bytes.iter().take(LONGEST_TEXT).position(|byte| *byte == 0)?;
         let text = String::from_utf8_lossy(&bytes[..end]).into_owned();
         (!text.is_empty()).then_some(text)
     };
@@ -193,6 +199,19 @@ mod tests {
             bytes[at] ^= 0xff;
             let _ = read(&bytes);
         }
+        // One package that many slots lead to, and a name without an end.
+        let endless =
+            header(&[(NAME, TEXT, &[b'x'; 10_000]), (VERSION, TEXT, b"1\0"), (RELEASE, TEXT, b"1\0")]);
+        assert_eq!(read(&database(&[endless])).unwrap_err().to_string(), "a package has no name or version");
+        let mut bytes = database(&[[
+            header(&[(NAME, TEXT, b"a\0"), (VERSION, TEXT, b"1\0"), (RELEASE, TEXT, b"1\0")]),
+            vec![0; 9000],
+        ]
+        .concat()]);
+        for slot in (32..4096).step_by(16) {
+            bytes.copy_within(32..48, slot);
+        }
+        assert_eq!(read(&bytes).unwrap_err().to_string(), "its packages are larger than itself");
         // No memory is taken for a length that the file does not have.
         let mut bytes = whole.clone();
         bytes[4096 + 12..4096 + 16].copy_from_slice(&LARGEST_HEADER.to_le_bytes());

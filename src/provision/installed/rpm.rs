@@ -51,8 +51,8 @@ pub(super) async fn list(
 }
 
 fn with_ndb(root: &RootDir, path: String) -> Result<Vec<InstalledPackage>, InstalledError> {
-    let file = root.open_file(&path);
-    file.and_then(|file| ndb::packages(&file)).map_err(|source| match source.kind() {
+    let file = open(root, &path)?;
+    ndb::packages(&file).map_err(|source| match source.kind() {
         io::ErrorKind::InvalidData => InstalledError::Damaged { path, what: source.to_string() },
         io::ErrorKind::UnexpectedEof => InstalledError::Damaged { path, what: "it ends too soon".to_owned() },
         _ => InstalledError::Read { path, source },
@@ -101,18 +101,23 @@ fn find(root: &RootDir) -> Option<(&'static str, &'static [&'static str])> {
     all.into_iter().find(|(folder, files)| is_file(&format!("{folder}/{}", files[0])))
 }
 
-/// A file that is not there is left out.
-fn copy_file(root: &RootDir, path: &str, to: &Path) -> Result<(), InstalledError> {
-    let from = match root.open_file(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(InstalledError::Read { path: path.to_owned(), source }),
-    };
-    let length =
-        from.metadata().map_err(|source| InstalledError::Read { path: path.to_owned(), source })?.len();
-    if length > LARGEST {
+/// Opens a file that is not too large to be what it is called.
+fn open(root: &RootDir, path: &str) -> Result<File, InstalledError> {
+    let failed = |source| InstalledError::Read { path: path.to_owned(), source };
+    let file = root.open_file(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.len() > LARGEST {
         return Err(InstalledError::Large { path: path.to_owned() });
     }
+    Ok(file)
+}
+
+/// A file that is not there is left out.
+fn copy_file(root: &RootDir, path: &str, to: &Path) -> Result<(), InstalledError> {
+    let from = match open(root, path) {
+        Ok(file) => file,
+        Err(InstalledError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
     let mut to = File::create_new(to).map_err(|source| InstalledError::Copy { source })?;
     io::copy(&mut from.take(LARGEST), &mut to).map_err(|source| InstalledError::Copy { source })?;
     Ok(())

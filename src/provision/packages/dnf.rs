@@ -68,7 +68,8 @@ impl PackageManager for Dnf {
     }
 
     async fn hold(&self, root: &dyn Root, names: &[String], _: &Stop) -> Result<Vec<String>, PackagesError> {
-        Ok(excludes::add(root.dir(), CONFIG, "excludepkgs", names)?)
+        // Else what goes with a package that is held, in exactly its version, fails an update of all others.
+        Ok(excludes::add(root.dir(), CONFIG, "excludepkgs", names, &["best=False"])?)
     }
 
     async fn release(&self, root: &dyn Root, _: &[String]) -> Result<(), PackagesError> {

@@ -13,23 +13,26 @@ use crate::provision::root::RootError;
 const MARK: &str = "# Held by Bakehouse while its steps run:";
 const SECTION: &str = "[main]";
 
-/// Excludes packages under `key`, and gives those that were not excluded by name before.
+/// Excludes packages under `key`, and gives those that were not excluded by name before. `also` are settings that hold
+/// as long.
 pub(super) fn add(
     root: &RootDir,
     config: &str,
     key: &str,
     names: &[String],
+    also: &[&str],
 ) -> Result<Vec<String>, RootError> {
     let text = without(&read(root, config)?);
     let before = excluded(&text);
     let new: Vec<String> = names.iter().filter(|name| !before.contains(name)).cloned().collect();
     if !new.is_empty() {
-        write(root, config, &with(&text, key, &[before, new.clone()].concat()))?;
+        let excluded = format!("{key}={}", [before, new.clone()].concat().join(","));
+        write(root, config, &with(&text, [excluded.as_str()].into_iter().chain(also.iter().copied())))?;
     }
     Ok(new)
 }
 
-/// Takes our line out again.
+/// Takes our lines out again.
 pub(super) fn remove(root: &RootDir, config: &str) -> Result<(), RootError> {
     let text = read(root, config)?;
     let rest = without(&text);
@@ -89,9 +92,8 @@ fn excluded(text: &str) -> Vec<String> {
     value.split([',', ' ', '\t']).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// With our line at the end of the section: of a key that stands twice, the last counts.
-fn with(text: &str, key: &str, names: &[String]) -> String {
-    let ours = format!("{MARK}\n{key}={}", names.join(","));
+/// With our lines at the end of the section: of a key that stands twice, the last counts.
+fn with<'a>(text: &'a str, ours: impl Iterator<Item = &'a str>) -> String {
     let mut lines: Vec<&str> = text.lines().collect();
     let mut at = match section(&lines) {
         Some(section) => section.end,
@@ -103,7 +105,7 @@ fn with(text: &str, key: &str, names: &[String]) -> String {
     while at > 1 && lines[at - 1].trim().is_empty() {
         at -= 1;
     }
-    lines.insert(at, &ours);
+    lines.splice(at..at, ours.flat_map(|line| [MARK, line]));
     lines.join("\n") + "\n"
 }
 
@@ -135,7 +137,7 @@ mod tests {
             root.write(CONFIG, text.as_bytes(), 0o644).unwrap();
         }
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let new = add(&root, CONFIG, "excludepkgs", &names).unwrap();
+        let new = add(&root, CONFIG, "excludepkgs", &names, &["best=False"]).unwrap();
         let held = root.read_text(CONFIG).unwrap_or_default();
         remove(&root, CONFIG).unwrap();
         (new, held, root.read_text(CONFIG).ok())
@@ -154,7 +156,8 @@ mod tests {
             assert!(held.contains("shim-x64"), "{held}");
         }
         let (_, held, after) = tried(None, &["shim-x64"]);
-        assert!(held.contains("\n[main]\n") && held.ends_with("excludepkgs=shim-x64\n"), "{held}");
+        assert!(held.contains("\n[main]\n") && held.contains("\nexcludepkgs=shim-x64\n"), "{held}");
+        assert!(held.ends_with("\nbest=False\n"), "{held}");
         assert_eq!(after, None);
     }
 
@@ -163,7 +166,7 @@ mod tests {
         let text = "[main]\nexclude=old\nexcludepkgs=a,\n  b\n\n[repo]\nexclude=c\n";
         let (new, held, _) = tried(Some(text), &["b", "d"]);
         assert_eq!(new, ["d"]);
-        assert!(held.contains("\nexcludepkgs=a,b,d\n\n[repo]\n"), "{held}");
+        assert!(held.contains(&format!("\nexcludepkgs=a,b,d\n{MARK}\nbest=False\n\n[repo]\n")), "{held}");
         let (new, held, _) = tried(Some(text), &["a", "b"]);
         assert_eq!((new.len(), held.as_str()), (0, text));
     }

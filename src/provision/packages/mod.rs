@@ -49,7 +49,7 @@ pub trait PackageManager: fmt::Debug + Send + Sync {
     /// Installs packages by name, and from files by their absolute paths in the root, with what they depend on.
     fn install(&self, names: &[String], files: &[String]) -> Invocation;
 
-    /// Removes packages. One that is not there is no error.
+    /// Removes packages. One that is not installed is no error; to apt one of which it never heard is.
     fn remove(&self, names: &[String]) -> Invocation;
 
     /// Brings packages up to date. `release` is for Amazon Linux 2023: the release whose packages to take.

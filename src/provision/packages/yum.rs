@@ -60,7 +60,7 @@ impl PackageManager for Yum {
     }
 
     async fn hold(&self, root: &dyn Root, names: &[String], _: &Stop) -> Result<Vec<String>, PackagesError> {
-        Ok(excludes::add(root.dir(), CONFIG, "exclude", names)?)
+        Ok(excludes::add(root.dir(), CONFIG, "exclude", names, &[])?)
     }
 
     async fn release(&self, root: &dyn Root, _: &[String]) -> Result<(), PackagesError> {

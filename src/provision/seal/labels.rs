@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{Access, AtFlags, Dir, Mode, OFlags, XattrFlags, accessat, fstat};
 use rustix::io::Errno;
@@ -17,6 +17,8 @@ use crate::host::stop::Stop;
 const ATTRIBUTE: &CStr = c"security.selinux";
 /// The longest label that the kernel takes is a page less its end (selinuxfs).
 const LONGEST: usize = 4096;
+/// The longest path that the kernel takes, with its end (limits.h, PATH_MAX).
+const LONGEST_PATH: usize = 4096;
 /// What SELinux itself takes files without a label for; the second is the same type's older name.
 const NO_TYPES: [&str; 2] = ["unlabeled_t", "file_t"];
 
@@ -25,6 +27,8 @@ const NO_TYPES: [&str; 2] = ["unlabeled_t", "file_t"];
 pub(super) struct Found {
     /// Files, folders, links and nodes without a label.
     pub missing: Vec<PathBuf>,
+    /// Folders where another file system begins, or a subvolume of btrfs, that takes labels.
+    pub mounts: Vec<PathBuf>,
     /// Folders whose file system takes no labels, or not now: vfat has none, a read-only snapshot of btrfs keeps its
     /// own. What is in them was not looked at.
     pub closed: Vec<PathBuf>,
@@ -55,8 +59,30 @@ pub(super) fn walk(
             return Ok(walk.found);
         }
     };
-    walk.folder(&dir, &top, &own)?;
+    walk.all(Folder::new(dir, top, own)?)?;
     Ok(walk.found)
+}
+
+/// A folder that is being gone through.
+struct Folder {
+    dir: OwnedFd,
+    entries: Dir,
+    path: PathBuf,
+    /// What a file in it gets that has none of its own.
+    label: Vec<u8>,
+}
+
+impl Folder {
+    fn new(dir: OwnedFd, path: PathBuf, label: Vec<u8>) -> Result<Self, (PathBuf, io::Error)> {
+        // No program reaches what lies deeper, setfiles neither.
+        if path.as_os_str().len() >= LONGEST_PATH {
+            return Err((path, Errno::NAMETOOLONG.into()));
+        }
+        match Dir::read_from(&dir) {
+            Ok(entries) => Ok(Self { dir, entries, path, label }),
+            Err(error) => Err((path, error.into())),
+        }
+    }
 }
 
 struct Walk<'a> {
@@ -66,80 +92,86 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn folder(&mut self, dir: &OwnedFd, path: &Path, above: &[u8]) -> Result<(), (PathBuf, io::Error)> {
-        let at = |error: Errno| (path.to_owned(), io::Error::from(error));
-        if self.stop.is_requested() {
-            return Err(at(Errno::INTR));
-        }
-        for entry in Dir::read_from(dir).map_err(at)? {
+    /// Goes through folders in a list of its own: the stack would end before a hostile tree does.
+    fn all(&mut self, top: Folder) -> Result<(), (PathBuf, io::Error)> {
+        let mut folders = vec![top];
+        while let Some(folder) = folders.last_mut() {
+            let Some(entry) = folder.entries.next() else {
+                folders.pop();
+                continue;
+            };
+            let at = |error: Errno| (folder.path.clone(), io::Error::from(error));
+            if self.stop.is_requested() {
+                return Err(at(Errno::INTR));
+            }
             let entry = entry.map_err(at)?;
             let name = entry.file_name();
-            if name != c"." && name != c".." {
-                self.entry(dir, name, &path.join(OsStr::from_bytes(name.to_bytes())), above)?;
-            }
+            let is_inside = name != c"." && name != c"..";
+            let inner = if is_inside { self.entry(folder, name)? } else { None };
+            folders.extend(inner);
         }
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        folder: &OwnedFd,
-        name: &CStr,
-        path: &Path,
-        above: &[u8],
-    ) -> Result<(), (PathBuf, io::Error)> {
-        let at = |error: io::Error| (path.to_owned(), error);
+    /// Looks at a file, and gives the folder that it is, if there is something to look at in it.
+    fn entry(&mut self, folder: &Folder, name: &CStr) -> Result<Option<Folder>, (PathBuf, io::Error)> {
+        let path = folder.path.join(OsStr::from_bytes(name.to_bytes()));
+        let at = |error: io::Error| (path.clone(), error);
         let flags =
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let inner = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
+        let inner = match rustix::fs::openat(&folder.dir, name, flags, Mode::empty()) {
             Ok(inner) => Some(inner),
             // A link, a file, or a node: opened as a folder only, none of them is opened at all.
             Err(Errno::NOTDIR | Errno::LOOP) => None,
             Err(error) => return Err(at(error.into())),
         };
-        if let Some(inner) = &inner
-            && is_read_only(folder, inner).map_err(at)?
-        {
-            self.found.closed.push(path.to_owned());
-            return Ok(());
+        let boundary = match &inner {
+            Some(inner) => boundary(&folder.dir, inner).map_err(at)?,
+            None => Boundary::None,
+        };
+        if matches!(boundary, Boundary::ReadOnly) {
+            self.found.closed.push(path);
+            return Ok(None);
         }
-        let own = match label(folder, name).map_err(at)? {
+        let own = match label(&folder.dir, name).map_err(at)? {
             Label::Some(own) => own,
             Label::Closed => {
-                self.found.closed.push(path.to_owned());
-                return Ok(());
-            }
-            Label::None if self.inherit.contains(path) => {
-                rustix::fs::lsetxattr(
-                    anchored(folder, name).map_err(at)?,
-                    ATTRIBUTE,
-                    above,
-                    XattrFlags::empty(),
-                )
-                .map_err(|error| at(error.into()))?;
-                above.to_owned()
+                self.found.closed.push(path);
+                return Ok(None);
             }
             Label::None => {
-                self.found.missing.push(path.to_owned());
-                // What is in it is looked at all the same, so that all are named at once.
-                above.to_owned()
+                if self.inherit.contains(&path) {
+                    let file = anchored(&folder.dir, name).map_err(at)?;
+                    rustix::fs::lsetxattr(file, ATTRIBUTE, &folder.label, XattrFlags::empty())
+                        .map_err(|error| at(error.into()))?;
+                } else {
+                    // What is in it is looked at all the same, so that all are named at once.
+                    self.found.missing.push(path.clone());
+                }
+                folder.label.clone()
             }
         };
-        match inner {
-            Some(inner) => self.folder(&inner, path, &own),
-            None => Ok(()),
+        if matches!(boundary, Boundary::Writable) {
+            self.found.mounts.push(path.clone());
         }
+        inner.map(|inner| Folder::new(inner, path, own)).transpose()
     }
 }
 
-/// Whether a folder is where another file system begins, and that one takes no changes.
-fn is_read_only(folder: &OwnedFd, inner: &OwnedFd) -> io::Result<bool> {
+/// Whether another file system begins at a folder.
+enum Boundary {
+    None,
+    Writable,
+    ReadOnly,
+}
+
+fn boundary(folder: &OwnedFd, inner: &OwnedFd) -> io::Result<Boundary> {
     if fstat(folder)?.st_dev == fstat(inner)?.st_dev {
-        return Ok(false);
+        return Ok(Boundary::None);
     }
     match accessat(inner, c".", Access::WRITE_OK, AtFlags::empty()) {
-        Err(Errno::ROFS) => Ok(true),
-        Ok(()) => Ok(false),
+        Err(Errno::ROFS) => Ok(Boundary::ReadOnly),
+        Ok(()) => Ok(Boundary::Writable),
         Err(error) => Err(error.into()),
     }
 }
@@ -181,6 +213,16 @@ fn is_a_label(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_deeper_than_any_path_are_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        crate::host::root_dir::nest(dir.path(), 2500);
+        let root = RootDir::open(dir.path()).unwrap();
+        let (path, error) = walk(&root, &HashSet::new(), &Stop::never()).unwrap_err();
+        assert_eq!((path.as_os_str().len(), error.raw_os_error()), (4096, Some(libc::ENAMETOOLONG)));
+        root.remove("/d").unwrap();
+    }
 
     #[test]
     fn a_label_names_a_type_that_is_one() {

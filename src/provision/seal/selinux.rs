@@ -61,7 +61,7 @@ pub(super) async fn label(
     let setfiles = program(root, "setfiles", "policycoreutils", &config.policy)?;
 
     let stop = options.stop;
-    let closed = walk(root, &HashSet::new(), stop)?.closed;
+    let Found { mounts, closed, .. } = walk(root, &HashSet::new(), stop)?;
     if closed.iter().any(|path| path == Path::new("/")) {
         return Err(SealError::NoLabels { root: root.path().to_owned() });
     }
@@ -77,7 +77,8 @@ pub(super) async fn label(
     for path in &closed {
         command = command.arg("-e").arg(path);
     }
-    run(command.arg(&contexts).arg("/"), "setfiles", stop).await?;
+    // It stays on one file system for each path that it is given.
+    run(command.arg(&contexts).arg("/").args(&mounts), "setfiles", stop).await?;
     let missing = walk(root, &HashSet::new(), stop)?.missing;
     if !missing.is_empty() {
         complete(root, &missing, &contexts, &config.policy, stop).await?;

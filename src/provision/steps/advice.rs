@@ -7,6 +7,8 @@ const NOT_FOUND: &str =
     "; no package source of the image has it: look at how it is spelled, or add its source in a step before";
 
 const HELD: &str = "; it is held at its version, or excluded by the image's own settings";
+const HELD_PATCH: &str = "; an update for security changes a package that is held at its version, or what that needs: \
+                          `update: all` updates all others";
 
 /// `ENOSPC` as the C library tells it, and rpm, which looks at the room before it writes.
 const FULL: [&str; 2] = ["No space left on device", "more space on the"];
@@ -29,6 +31,8 @@ const KEPT: [&str; 3] = [
     "All matches were filtered out by exclude filtering",
     " Solution 1: remove lock",
 ];
+/// zypper on a patch that cannot be, which is all of an update for security or none of it.
+const PATCH: &str = ": do not install patch:";
 /// A name that nothing has: apt, dnf, yum 3, zypper.
 const UNKNOWN: [&str; 5] = [
     "E: Unable to locate package",
@@ -47,7 +51,7 @@ pub(super) fn on(tail: &[String]) -> &'static str {
     } else if tail.iter().any(|line| begins(line, &FETCH) && says(line, &UNREACHED)) {
         NO_NETWORK
     } else if tail.iter().any(|line| begins(line, &KEPT)) {
-        HELD
+        if tail.iter().any(|line| line.contains(PATCH)) { HELD_PATCH } else { HELD }
     } else if tail.iter().any(|line| begins(line, &UNKNOWN)) {
         NOT_FOUND
     } else {
@@ -97,6 +101,14 @@ mod tests {
                     "Error: Unable to find a match: app",
                 ],
                 HELD,
+            ),
+            (
+                &[
+                    "Problem: patch:A-1.noarch conflicts with app < 2-1 provided by app-1-1.noarch",
+                    " Solution 1: remove lock to allow removal of app-1-1.noarch",
+                    " Solution 2: do not install patch:A-1.noarch",
+                ],
+                HELD_PATCH,
             ),
             (&["No match for argument: app", "Error: Unable to find a match: app"], NOT_FOUND),
             (

@@ -169,10 +169,18 @@ fn is_url(text: &str, schemes: &[&str]) -> bool {
 pub(super) fn package(text: &str) -> Verdict {
     let name = text.split([':', '=', '/']).next().unwrap_or_default();
     let rest = &text[name.len()..];
-    let good = is_package(name)
+    // dnf and yum take the version for a part of the name, and those of rpm may hold `~` and `^`; at the end apt takes
+    // that for a task.
+    let good = is_package(&name.replace(['~', '^'], "."))
+        && !name.ends_with('^')
         && (rest.is_empty() || rest.len() > 1)
-        && rest.chars().all(|c| alphanumeric(c) || ":=/.+~_-".contains(c));
-    require(good, text, "a package", "write its name, with `=VERSION` for one version: nginx, nginx=1.22.1-9")
+        && rest.chars().all(|c| alphanumeric(c) || ":=/.+~^_-".contains(c));
+    require(
+        good,
+        text,
+        "a package",
+        "write its name; one version is nginx=1.22.1-9 to apt and zypper, nginx-1.22.1-9 to dnf and yum",
+    )
 }
 
 pub(super) fn package_name(text: &str) -> Verdict {
@@ -377,8 +385,9 @@ mod tests {
         table(
             package,
             &["nginx", "g++", "libc6:i386", "nginx=1.22.1-9+deb12u2", "nginx/stable", "linux-image-6.1"],
-            &["", "-y", "nginx-", "nginx=", "a b", "nginx;reboot", "*", "=1"],
+            &["", "-y", "nginx-", "nginx=", "a b", "nginx;reboot", "*", "=1", "web-server^", "~nweb"],
         );
+        table(package, &["app-1.0~rc1-1.el9", "app-2:1.0^git1-1.x86_64", "app=1.0^git1-1"], &[]);
         table(package_name, &["nginx", "g++"], &["nginx=1", "libc6:i386", ""]);
         table(
             constraint,
