@@ -118,7 +118,8 @@ impl EspFolder {
             mtools("mdeltree", device).arg(on_fat(path)).run(stop).await?;
         }
         for path in &changes.make {
-            mtools("mmd", device).arg(on_fat(path)).run(stop).await?;
+            let made = mtools("mmd", device).arg(on_fat(path)).run(stop).await;
+            made.map_err(|error| self.not_written(path, error))?;
         }
         for path in &changes.copy {
             let copied = mtools("mcopy", device)
@@ -127,16 +128,19 @@ impl EspFolder {
                 .arg(on_fat(path))
                 .run(stop)
                 .await;
-            if let Err(error) = copied {
-                let full = matches!(&error, ExecError::Failed { tail, .. } if tail.iter().any(|line| line.contains("Disk full")));
-                return Err(if full {
-                    EspError::Full { path: path.clone(), size: self.volume.partition.size }
-                } else {
-                    error.into()
-                });
-            }
+            copied.map_err(|error| self.not_written(path, error))?;
         }
         Ok(())
+    }
+
+    /// mtools tells in words alone that there is no room.
+    fn not_written(&self, path: &str, error: ExecError) -> EspError {
+        match &error {
+            ExecError::Failed { tail, .. } if tail.iter().any(|line| line.contains("Disk full")) => {
+                EspError::Full { path: path.to_owned(), size: self.volume.partition.size }
+            }
+            _ => error.into(),
+        }
     }
 
     /// Copies all files of the FAT into a new folder.

@@ -180,3 +180,11 @@ pub enum GrowError {
     #[error(transparent)]
     Exec(#[from] ExecError),
 }
+
+impl GrowError {
+    /// Whether this root can never grow where it lies. The disk is then as it was.
+    #[must_use]
+    pub fn is_for_good(&self) -> bool {
+        matches!(self, Self::NotLast { .. } | Self::Logical { .. } | Self::Unsupported { .. })
+    }
+}

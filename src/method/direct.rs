@@ -58,7 +58,15 @@ impl Method for Direct {
             let phase =
                 bench.reporter.phase(format!("growing the disk from {own_size} to {volume_size} GiB"));
             let layout = base::look(&path, plan, bench).await?;
-            base::enlarge(&path, &layout, gib(volume_size), plan, bench).await?;
+            match base::enlarge(&path, &layout, gib(volume_size), plan, bench).await {
+                // Nobody asked for more than the base's own volume: its root stays, as it would on an instance.
+                Err(BakeCause::Grow { source, .. })
+                    if source.is_for_good() && plan.size.unwrap_or(0) <= (*size).max(own_size) =>
+                {
+                    bench.reporter.note(format!("the room of the base's volume stays unused: {source}"));
+                }
+                enlarged => enlarged?,
+            }
             timings.push(Timing::new("grow the disk", phase.done()));
         }
         let mut changed = change::disk(&path, plan, bench).await?;

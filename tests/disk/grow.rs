@@ -80,5 +80,6 @@ async fn a_root_that_is_not_the_last_partition_stays() {
     let layout = Layout::find(&disk.path, &stop).await.unwrap();
     let error = grow(&disk.path, &layout, 128 * MIB, &stop).await.unwrap_err();
     assert!(matches!(&error, GrowError::NotLast { behind, .. } if behind == "partition 2"), "{error}");
+    assert!(error.is_for_good());
     assert_eq!(std::fs::metadata(&disk.path).unwrap().len(), 64 * MIB);
 }
