@@ -15,6 +15,10 @@ const INODE: u64 = 256;
 const JOURNAL: u64 = 64 * MIB;
 /// One inode for so many bytes, mke2fs's own default: a root with many small files gets more.
 const BYTES_PER_INODE: u64 = 16 * 1024;
+/// All of them by name, since every mke2fs has other defaults and refuses to leave out what it does not know. GRUB 2.06 and
+/// kernels before 5.15 read them; metadata_csum_seed and orphan_file, the defaults since 1.47, they would not.
+const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,\
+    large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
 /// For bitmaps, group descriptors and the blocks kept for root.
 const ROOM_PERCENT: u64 = 15;
 
@@ -52,8 +56,7 @@ impl RootFormat for Ext4 {
             .args(["-N", &inodes(part.needs, part.size).to_string()])
             .args(["-J", &format!("size={}", JOURNAL / MIB)])
             .args(["-U", &part.ids.root.to_string()])
-            // GRUB 2.06 and older kernels know neither.
-            .args(["-O", "^metadata_csum_seed,^orphan_file"])
+            .args(["-O", FEATURES])
             .args(["-E", &extended])
             .arg("-d")
             .arg(part.root)

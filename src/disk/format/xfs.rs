@@ -21,7 +21,9 @@ const ROOM_PERCENT: u64 = 15;
 /// What GRUB since 2.06 and Linux since 5.10 read. GRUB before 2.12 refuses nrext64, the default since xfsprogs 6.5; without
 /// bigtime the times of files would end in 2038.
 const METADATA: &str = "crc=1,finobt=1,bigtime=1,inobtcount=1,reflink=1,rmapbt=0";
-const INODES: &str = "sparse=1,nrext64=0";
+const INODES: &str = "sparse=1";
+/// The first xfsprogs that knows nrext64.
+const LARGE_EXTENT_COUNTS: (u32, u32) = (5, 19);
 /// The first xfsprogs with two features more, which no GRUB of a release reads; they became the default later.
 const EXCHANGE_AND_PARENT: (u32, u32) = (6, 10);
 
@@ -54,6 +56,9 @@ impl RootFormat for Xfs {
             .args(["-m", &format!("uuid={},{METADATA}", part.ids.root)])
             .args(["-i", INODES])
             .timeout(LIMIT);
+        if version >= LARGE_EXTENT_COUNTS {
+            make = make.args(["-i", "nrext64=0"]);
+        }
         if version >= EXCHANGE_AND_PARENT {
             make = make.args(["-i", "exchange=0", "-n", "parent=0"]);
         }
