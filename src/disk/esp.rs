@@ -1,6 +1,6 @@
 //! The EFI system partition where the kernel cannot mount a FAT: its files in a folder of this machine, shown at the
 //! partition's mount point, and what was changed there written back by mtools. An ESP that nobody touched keeps every
-//! byte.
+//! byte. Any other FAT of the disk (an extended boot loader partition, say) is shown in the same way.
 //!
 //! The FAT is read through a loop device of its partition and no more, so that nothing that it says of its own size
 //! reaches beyond it; and only after fsck.fat found it sound, so that no folder in it leads back to itself and its files

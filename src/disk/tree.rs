@@ -92,7 +92,8 @@ impl MountedTree {
         for entry in &layout.mounts {
             // Opened anew for every mount, and closed again: a descriptor kept open would hold the mount.
             let root = tree.root()?;
-            let is_esp = entry.volume.partition.is_esp();
+            let is_fat =
+                entry.volume.filesystem.as_ref().is_some_and(|found| found.kind == FilesystemKind::Vfat);
             let is_first = layout.esp.as_ref().is_some_and(|esp| esp.number() == entry.volume.number());
             if !root.exists(&entry.path) {
                 if access == Access::ReadOnly {
@@ -108,10 +109,16 @@ impl MountedTree {
             match tree.add(&entry.volume, entry.subvolume.as_ref(), target, access, stop).await {
                 Ok(()) if is_first => tree.esp = Esp::Mounted(entry.path.clone()),
                 Ok(()) => {}
-                Err(TreeError::Mount(error)) if is_esp && error.is_unknown_filesystem() => {
+                Err(TreeError::Mount(error)) if is_fat && error.is_unknown_filesystem() => {
                     let seen = tree.copy_esp(&entry.volume, target, &entry.path, access, stop).await?;
-                    if is_first {
-                        tree.esp = seen;
+                    match seen {
+                        seen if is_first => tree.esp = seen,
+                        // Packages that write to an ESP can be held; who writes elsewhere is not known.
+                        Esp::Unseen(reason) if !entry.volume.partition.is_esp() => {
+                            let (volume, path) = (entry.volume.to_string(), entry.path.clone());
+                            return Err(TreeError::Fat { disk: disk.to_owned(), volume, path, reason });
+                        }
+                        _ => {}
                     }
                 }
                 Err(error) => return Err(error),
@@ -120,7 +127,7 @@ impl MountedTree {
         Ok(tree)
     }
 
-    /// Shows the ESP as a folder, beside the one that the tree is mounted at. Where that cannot be, it stays unseen.
+    /// Shows the ESP, or another FAT, as a folder, beside the one that the tree is mounted at. Where that cannot be, it stays unseen.
     async fn copy_esp(
         &mut self,
         volume: &Volume,
@@ -289,6 +296,8 @@ pub enum TreeError {
         disk.display()
     )]
     NoMountPoint { disk: PathBuf, path: String },
+    #[error("{volume} of {}, mounted at {path}, cannot be changed here: {reason}", disk.display())]
+    Fat { disk: PathBuf, volume: String, path: String, reason: String },
     #[error("cannot use {}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error(transparent)]

@@ -260,7 +260,8 @@ async fn a_tree_shows_the_partition_and_writes_it() {
     assert!(!disk.dir.path().join("at.esp15").exists());
 }
 
-/// Each partition has a folder of its own, and one that is mounted twice has one.
+/// Each partition has a folder of its own, one that is no ESP (here an extended boot loader partition) too; and one that is
+/// mounted twice has one.
 #[tokio::test]
 async fn two_partitions_and_two_places_of_one_are_kept_apart() {
     if !gate::has_root(&[NEEDS, TOOLS].concat()) {
@@ -268,7 +269,7 @@ async fn two_partitions_and_two_places_of_one_are_kept_apart() {
     }
     let stop = Stop::never();
     let table = format!(
-        "label: gpt\n14: start=2048, size=20480, type={TYPE_ESP}\n15: start=22528, size=20480, type={TYPE_ESP}\n\
+        "label: gpt\n14: start=2048, size=20480, type={TYPE_ESP}\n15: start=22528, size=20480, type=BC13C2FF-59E6-4262-A352-B275FD6F7172\n\
          1: start=43008, size=61440, type={TYPE_ROOT_X86_64}\n"
     );
     let disk = Disk::with_table(52 * MIB, &table).await;
