@@ -4,24 +4,30 @@ use std::fs;
 
 use crate::yard::{Yard, machine};
 
-/// The test that matters most: a kernel that is installed in a direct bake boots from the BIOS. In its child the old
-/// one is installed again beside it, and a default chosen that GRUB would not take by itself: it boots from UEFI.
+/// The test that matters most: a kernel that is installed in a direct bake boots from the BIOS, on a virtio disk that is
+/// larger than the image's, into which its root grows. In its child the old one is installed again beside it, and a
+/// default chosen that GRUB would not take by itself: it boots from UEFI.
 #[test]
 fn a_kernel_installed_removed_or_chosen_in_a_direct_bake_boots() {
     let Some(yard) = Yard::shared() else { return };
-    yard.recipe(
-        "kernel",
-        "version: 1\nname: kernel\narchitecture: x86_64\nbase: { family: os-base }\n\
+    let larger = yard.record("os-base")["disk"]["size"].as_u64().unwrap() + 2;
+    let least = larger * 1024 - 300;
+    let recipe = format!(
+        "version: 1\nname: kernel\narchitecture: x86_64\nbase: {{ family: os-base }}\n\
          provision:\n\
-         \x20 - packages: { install: [linux-image-amd64] }\n\
-         \x20 - shell: { run: 'apt-get purge -y \"linux-image-*cloud*\"' }\n\
+         \x20 - packages: {{ install: [linux-image-amd64] }}\n\
+         \x20 - shell: {{ run: 'apt-get purge -y \"linux-image-*cloud*\"' }}\n\
          checks:\n\
-         \x20 - package: { name: linux-image-amd64 }\n\
-         \x20 - command: { run: 'uname -r | grep -v cloud' }\n",
+         \x20 - package: {{ name: linux-image-amd64 }}\n\
+         \x20 - command: {{ run: 'uname -r | grep -v cloud' }}\n\
+         \x20 - command: {{ run: 'df --output=size -BM / | tail -n 1 | tr -dc 0-9 | xargs test {least} -lt' }}\n"
     );
+    yard.recipe("kernel", &recipe);
     yard.bake("kernel", &[]).ok();
     let boot = machine();
-    yard.run(&["test", "kernel", "--firmware", "bios"]).ok();
+    let size = format!("{larger}GiB");
+    let volume = ["--instance-type", "qemu.virtio", "--volume-size", &size];
+    yard.run(&[&["test", "kernel", "--firmware", "bios"][..], &volume].concat()).ok();
     drop(boot);
     // GRUB's menu begins with the cloud kernel, whose version sorts behind the other's.
     yard.recipe(

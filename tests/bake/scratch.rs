@@ -2,40 +2,23 @@
 
 use crate::yard::{Yard, machine};
 
-/// The image boots from SeaBIOS with a virtio disk, and its root grows into a disk that is larger than the image's.
-/// (The quickstart's test boots from OVMF with NVMe.)
+/// A disk file in qcow2 is a base: its copy is stored whole, at the size that it has.
 #[test]
-fn an_image_from_scratch_boots_from_bios_and_grows() {
+fn an_exported_image_is_a_base_as_a_file() {
     let Some(yard) = Yard::shared() else { return };
-    let size = yard.record("os-base")["disk"]["size"].as_u64().unwrap();
-    let larger = size + 2;
-    let least = larger * 1024 - 300;
     yard.recipe(
         "exported",
-        &format!(
-            "version: 1\nname: exported\narchitecture: x86_64\nbase: {{ file: base.qcow2 }}\n\
-             image: {{ boot-mode: legacy-bios }}\n\
-             provision:\n  - shell: {{ run: 'echo baked > /etc/baked' }}\n\
-             checks:\n  - file: {{ path: /etc/baked, contains: baked }}\n  - command: {{ run: 'df --output=size -BM / | tail -n 1 | tr -dc 0-9 | xargs test {least} -lt' }}\n"
-        ),
+        "version: 1\nname: exported\narchitecture: x86_64\nbase: { file: base.qcow2 }\n\
+         provision:\n  - shell: { run: 'echo baked > /etc/baked' }\n\
+         checks:\n  - file: { path: /etc/baked, contains: baked }\n",
     );
     let base = yard.record("os-base")["images"][0]["image"].as_str().unwrap().to_owned();
     yard.run(&["export", &base, "exported/base.qcow2"]).ok();
     yard.bake("exported", &[]).ok();
     let record = yard.record("exported");
     assert_eq!(record["method"], "scratch");
-    assert_eq!(record["disk"]["size"], size);
-    let boot = machine();
-    yard.run(&[
-        "test",
-        "exported",
-        "--instance-type",
-        "qemu.virtio",
-        "--volume-size",
-        &format!("{larger}GiB"),
-    ])
-    .ok();
-    drop(boot);
+    assert_eq!(record["disk"]["size"], yard.record("os-base")["disk"]["size"]);
+    yard.run(&["test", "exported", "--no-boot"]).ok();
 }
 
 /// The kernel's update of the menu and of the initramfs comes out right on each, and the root grows at the first boot.
