@@ -317,19 +317,19 @@ impl OsRelease {
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     #[error(
-        "{volume} of {} is {layer}; a bake here needs a plain file system: use `method: launch`",
+        "{volume} of {} is {layer}; a bake needs the root on a plain ext4, xfs or btrfs: use an image of the system that has one",
         disk.display()
     )]
     Layer { disk: PathBuf, volume: String, layer: &'static str },
     #[error(
-        "{volume} of {} holds `{kind}`, which a bake here cannot change; it can ext2, ext3, ext4, xfs and btrfs, \
-         and for others use `method: launch`",
+        "{volume} of {} holds `{kind}`, which a bake here cannot change; it can ext2, ext3, ext4, xfs and btrfs: \
+         use an image of the system that has one of them",
         disk.display()
     )]
     Unsupported { disk: PathBuf, volume: String, kind: String },
     #[error(
         "{volume} of {} holds {kind}, which this machine's kernel does not mount{}; check it with the file system's \
-         own tool, and where it is sound, bake on a machine with a newer kernel or use `method: launch`",
+         own tool, and where it is sound, bake on a machine with a newer kernel",
         disk.display(),
         reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
     )]

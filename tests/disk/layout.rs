@@ -104,6 +104,7 @@ async fn what_cannot_be_baked_is_refused_by_name() {
     SparseDisk::open(&lvm.path).unwrap().write_at(&label, 17 * MIB + 512).unwrap();
     let error = Layout::find(&lvm.path, &stop).await.unwrap_err();
     assert!(error.to_string().contains("LVM"), "{error}");
+    assert!(error.to_string().contains("a plain ext4, xfs or btrfs"), "{error}");
     let luks = Disk::with_table(64 * MIB, TABLE).await;
     let mut header = [0; 592];
     header[..8].copy_from_slice(b"LUKS\xba\xbe\x00\x01");
@@ -127,7 +128,7 @@ async fn what_cannot_be_baked_is_refused_by_name() {
     SparseDisk::open(&xfs.path).unwrap().write_at(&xfs_superblock(), 17 * MIB).unwrap();
     let error = Layout::find(&xfs.path, &stop).await.unwrap_err();
     assert!(matches!(&error, LayoutError::NotMounted { kind, .. } if kind == "xfs"), "{error}");
-    assert!(error.to_string().contains("method: launch"), "{error}");
+    assert!(error.to_string().contains("bake on a machine with a newer kernel"), "{error}");
 }
 
 /// Bits of features that no kernel has yet, set in the superblock with a good checksum.
@@ -157,7 +158,7 @@ async fn features_that_no_kernel_has_are_refused_with_its_reason() {
         let error = Layout::find(&disk.path, &Stop::never()).await.unwrap_err();
         let LayoutError::NotMounted { kind: named, reason, .. } = &error else { panic!("{kind}: {error}") };
         assert_eq!(named, kind);
-        assert!(error.to_string().contains("newer kernel or use `method: launch`"), "{error}");
+        assert!(error.to_string().contains("bake on a machine with a newer kernel"), "{error}");
         if fs::File::open("/dev/kmsg").is_ok() {
             let reason = reason.as_ref().unwrap();
             assert!(reason.contains("feature"), "{kind}: {reason}");

@@ -46,7 +46,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn menu(&mut self, file: &str, mut variables: Variables) {
-        if self.done.len() == MOST_MENUS || self.done.iter().any(|done| done == file) {
+        if self.done.iter().any(|done| done == file) {
+            return;
+        }
+        if self.done.len() == MOST_MENUS {
+            self.found.unjudged(format!("{file}: it is not judged, since {MOST_MENUS} menus lead to it"));
             return;
         }
         let Some(text) = self.found.text(self.disk, file) else { return };
