@@ -14,3 +14,4 @@ pub mod plan;
 pub mod provision;
 pub mod recipe;
 pub mod report;
+pub mod stage;

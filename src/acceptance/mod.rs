@@ -5,13 +5,14 @@ mod boot;
 mod console;
 mod frame;
 mod in_root;
+mod judge;
 mod junit;
 mod outcome;
 mod script;
 mod unit;
 mod version;
 
-pub use boot::{AcceptanceError, BootReport, BootSpec, boot_test};
+pub use boot::{AcceptanceError, Boot, BootReport, BootSpec, BootStage, LaunchOptions, Until};
 pub use console::{Stage, stage, tail};
 pub use frame::{Answer, Judged, Verdict, find_answer};
 pub use in_root::{has_cloud_init, static_checks};

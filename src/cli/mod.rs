@@ -13,6 +13,7 @@ mod session;
 mod shell;
 mod test;
 mod throw_away;
+mod token_file;
 
 pub mod init;
 pub mod schema;

@@ -6,8 +6,11 @@ use super::boot::Firmware;
 use super::exit::{Failure, chain};
 use super::session::{self, Global, Mounts, Session};
 use super::throw_away::ThrowAway;
+use super::token_file::{self, TokenFile};
 use super::{images, print};
-use crate::acceptance::{self, BootSpec, Outcome, Status};
+use crate::acceptance::{
+    self, AcceptanceError, Boot, BootReport, BootSpec, BootStage, LaunchOptions, Outcome, Status, Until,
+};
 use crate::cloud::{Image, Tags};
 use crate::disk::loop_device::Access;
 use crate::disk::tree::MountedTree;
@@ -17,21 +20,41 @@ use crate::image::{Record, TestRecord};
 use crate::ledger::Left;
 use crate::plan::tag;
 use crate::recipe::Size;
+use crate::report::Event;
+use crate::stage::{Answer, TokenError, Wait};
 
-/// After this long, an instance of a test may be swept; it ends by itself long before.
-const LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(12);
+/// The stage's name, in its tags and in the name of its token's file.
+const STAGE: &str = "test";
 
 /// Check an image: first its file system, with nothing launched, then booted.
 ///
-/// Writes junit.xml beside the record, a case per check, and adds the result to the record.
+/// Writes junit.xml beside the record, a case per check, and adds the result to the record. While the image boots,
+/// test.token stands beside them: a test that was killed goes on from it, with the same instance, when the same command
+/// is given again.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// The record of the image, or the folder of its recipe.
     #[arg(default_value = ".")]
     record: PathBuf,
     /// Do not boot the image: what only a boot can tell is not judged.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["token", "no_wait", "fresh"])]
     no_boot: bool,
+    #[command(flatten)]
+    launch: Launch,
+    /// Go on with the test that this token is of.
+    #[arg(long, value_name = "TOKEN|@FILE", conflicts_with_all = ["fresh", "firmware", "instance_type", "volume_size"])]
+    token: Option<String>,
+    /// Begin anew, though a test of this image waits; its instance is ended.
+    #[arg(long)]
+    fresh: bool,
+    /// Look once. While there is no result yet, print the token to go on with, and exit with 0.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// How to launch it.
+#[derive(clap::Args, Debug)]
+struct Launch {
     /// The firmware, where the image can boot from both.
     #[arg(long, value_enum)]
     firmware: Option<Firmware>,
@@ -41,6 +64,16 @@ pub struct Args {
     /// Boot with a root volume larger than the image's, as an instance may have: its root must grow.
     #[arg(long, value_name = "SIZE", value_parser = Size::parse)]
     volume_size: Option<Size>,
+}
+
+impl Launch {
+    fn options(&self) -> LaunchOptions {
+        LaunchOptions {
+            kind: self.instance_type.clone(),
+            boot_mode: self.firmware.map(Firmware::boot_mode),
+            root_size: self.volume_size.map(Size::gib),
+        }
+    }
 }
 
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
@@ -65,45 +98,144 @@ async fn test(
     let cloud = crate::cloud::Clouds::at(&session.clouds, &home.place)?;
     let session = &session.at(cloud);
     let image = images::find(home.image.as_str(), session).await?;
-    let phase = session.reporter.phase("checking the image's file system");
-    let (mut outcomes, cloud_init) = static_checks(&record, &image, session, global).await?;
-    phase.done();
-    let mut console = String::new();
-    let booted = !args.no_boot;
-    if booted {
-        let spec = BootSpec {
-            checks: record.checks.clone(),
-            boot: record.boot.clone(),
-            kind: args.instance_type.clone(),
-            boot_mode: args.firmware.map(Firmware::boot_mode),
-            root_size: args.volume_size.map(Size::gib),
-            cloud_init,
-            bake: format!("{}-{}", record.bake, uuid::Uuid::new_v4().simple()),
-            attempt: 1,
-            tags: Tags::from([
-                (tag("bake"), record.bake.clone()),
-                (tag("stage"), "test".to_owned()),
-                (tag("expires"), (clock::wall() + LIFETIME).to_string()),
-            ]),
-        };
-        let boot = acceptance::boot_test(&session.cloud, &image, &spec, &session.reporter, &session.stop);
-        let report = boot.await.map_err(|error| {
-            let mut left = Left::Nothing;
-            if let Some(instance) = error.left() {
-                left.add(instance);
-            }
-            Failure::of(&error, left)
-        })?;
-        outcomes = acceptance::combined(outcomes, report.outcomes);
-        console = report.console;
-        record.leftovers.extend(report.leftover);
+    if args.no_boot {
+        let (outcomes, _) = static_checks(&record, &image, session, global).await?;
+        keep(&mut record, path, &outcomes, "", false)?;
+        return tell(&outcomes, "", session, global);
     }
-    let out = path.parent().unwrap_or(Path::new("."));
-    let junit = acceptance::junit(&record.name, &outcomes, &console);
-    std::fs::write(out.join("junit.xml"), junit)?;
-    record.test = Some(summary(&outcomes, booted));
-    record.write(path)?;
-    tell(&outcomes, &console, session, global)
+    let spec = BootSpec {
+        checks: record.checks.clone(),
+        boot: record.boot.clone(),
+        bake: record.bake.clone(),
+        tags: Tags::from([(tag("bake"), record.bake.clone()), (tag("stage"), STAGE.to_owned())]),
+    };
+    let stage = BootStage { cloud: &session.cloud, image: &image, spec: &spec, reporter: &session.reporter };
+    let mut file = TokenFile::beside(path, STAGE);
+    let (mut boot, checked) = match waiting(args, &stage, &mut file).await? {
+        Some(boot) => (boot, None),
+        None => {
+            let (outcomes, cloud_init) = static_checks(&record, &image, session, global).await?;
+            let (boot, token) = stage.begin(args.launch.options(), cloud_init).map_err(failure)?;
+            file.keep(&token)?;
+            (boot, Some(outcomes))
+        }
+    };
+    let report = match look(&stage, &mut boot, args, session, &mut file).await? {
+        Answer::Done(report) => report,
+        Answer::Wait(wait) => return tell_wait(&wait, global),
+    };
+    // A process that went on has not looked yet; nothing of it is in the token, since it is quickly done again.
+    let checked = match checked {
+        Some(outcomes) => outcomes,
+        None => static_checks(&record, &image, session, global).await?.0,
+    };
+    let outcomes = acceptance::combined(checked, report.outcomes);
+    record.leftovers.extend(report.leftover);
+    keep(&mut record, path, &outcomes, &report.console, true)?;
+    file.remove()?;
+    tell(&outcomes, &report.console, session, global)
+}
+
+/// The boot to go on with: the one that `--token` names, or the one that waits beside the record.
+async fn waiting(args: &Args, stage: &BootStage<'_>, file: &mut TokenFile) -> anyhow::Result<Option<Boot>> {
+    if let Some(given) = &args.token {
+        let token = token_file::given(given)?;
+        let boot = stage.resume(&token).map_err(|error| Failure::Input(format!("--token: {error}")))?;
+        return Ok(Some(boot));
+    }
+    let Some(token) = file.read()? else { return Ok(None) };
+    let named = file.path().display().to_string();
+    let wanted = args.launch.options();
+    match token.and_then(|token| stage.resume(&token)) {
+        Ok(boot) if !args.fresh && (wanted == LaunchOptions::default() || wanted == *boot.options()) => {
+            let with = boot.instance().map(|id| format!(", with {id}")).unwrap_or_default();
+            stage.reporter.note(format!("going on with the test that waits in {named}{with}"));
+            Ok(Some(boot))
+        }
+        Ok(boot) => {
+            stage.reporter.note(format!("the test that waited in {named} is ended; this is a new one"));
+            if let Some(left) = stage.end(&boot).await {
+                let message = "the test that waited cannot be ended".to_owned();
+                return Err(Failure::Work { message, left: Left::These(vec![left]) }.into());
+            }
+            Ok(None)
+        }
+        Err(error @ (TokenError::OtherImage { .. } | TokenError::Over { .. })) => {
+            stage.reporter.note(format!("{named} is passed over: {error}"));
+            Ok(None)
+        }
+        Err(error) if args.fresh => {
+            stage.reporter.warning(format!("{named} is passed over: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(Failure::Input(format!("{named}: {error} (with --fresh)")).into()),
+    }
+}
+
+/// Looks, once or until there is a result, and keeps the token meanwhile.
+async fn look(
+    stage: &BootStage<'_>,
+    boot: &mut Boot,
+    args: &Args,
+    session: &Session,
+    file: &mut TokenFile,
+) -> anyhow::Result<Answer<BootReport>> {
+    let until = if args.no_wait { Until::OneLook } else { Until::Done };
+    let phase = session.reporter.phase(format!("booting {}", stage.image.id));
+    let mut told = None;
+    let answer = stage.go_on(boot, until, &session.stop, |wait| {
+        if let Err(error) = file.keep(&wait.token) {
+            let path = file.path().display();
+            session
+                .reporter
+                .warning(format!("{path} cannot be written ({error}): a killed test will not go on"));
+        }
+        if told.replace((wait.token.clone(), wait.percent)) != Some((wait.token.clone(), wait.percent)) {
+            let (stage, token) = (STAGE.to_owned(), wait.token.to_string());
+            session.reporter.emit(Event::Waiting { stage, token, percent: wait.percent });
+        }
+    });
+    let answer = answer.await;
+    phase.done();
+    if let Err(error) = &answer
+        && !error.may_go_on()
+    {
+        file.remove()?;
+    }
+    answer.map_err(failure)
+}
+
+fn failure(error: AcceptanceError) -> anyhow::Error {
+    let left = error.left().map_or(Left::Nothing, |left| Left::These(vec![left.to_owned()]));
+    match error {
+        AcceptanceError::NotOwn { .. } => Failure::Input(chain(&error)).into(),
+        _ => Failure::of(&error, left).into(),
+    }
+}
+
+/// Writes junit.xml, and the result into the record.
+fn keep(
+    record: &mut Record,
+    path: &Path,
+    outcomes: &[Outcome],
+    console: &str,
+    booted: bool,
+) -> anyhow::Result<()> {
+    let junit = acceptance::junit(&record.name, outcomes, console);
+    std::fs::write(path.with_file_name("junit.xml"), junit)?;
+    record.test = Some(summary(outcomes, booted));
+    Ok(record.write(path)?)
+}
+
+fn tell_wait(wait: &Wait, global: &Global) -> anyhow::Result<()> {
+    if !global.json {
+        return print(wait.token.as_str());
+    }
+    let after = wait.after.as_secs_f64().ceil();
+    let json = serde_json::json!({
+        "result": "waiting", "token": wait.token, "after-seconds": after, "percent": wait.percent,
+    });
+    print(&serde_json::to_string_pretty(&json)?)
 }
 
 /// The checks that need no boot, in the image's own file system, mounted read-only; and whether cloud-init runs in it.

@@ -1,4 +1,5 @@
-//! Everything that touches the machine and is neither a disk nor a cloud: processes, signals, locks, the clock.
+//! Everything that touches the machine and is neither a disk nor a cloud: processes, signals, locks, the clock,
+//! files that are whole.
 //! Knows nothing of images; never prints.
 
 pub mod clock;
@@ -9,3 +10,4 @@ pub mod lock;
 pub mod namespace;
 pub mod root_dir;
 pub mod stop;
+pub mod whole_file;

@@ -4,12 +4,13 @@
 //! one is read as it is, since a change of meaning raises the number and adding a part does not (every part that came
 //! later has a default). A stage that adds its part keeps all others.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::cloud::{Architecture, ImageId, Place, SnapshotId};
+use crate::host::whole_file;
 use crate::plan::{Inputs, Source};
 use crate::provision::{InstalledPackage, System};
 use crate::recipe::{BootTest, Check};
@@ -155,17 +156,10 @@ impl Record {
     /// [`RecordError::Unwritable`]
     pub fn write(&self, path: &Path) -> Result<(), RecordError> {
         let unwritable = |source| RecordError::Unwritable { path: path.to_owned(), source };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(unwritable)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(unwritable)?;
-        serde_json::to_writer_pretty(&mut file, self).map_err(|error| unwritable(io::Error::from(error)))?;
-        file.write_all(b"\n").map_err(unwritable)?;
+        let mut text = serde_json::to_vec_pretty(self).map_err(|error| unwritable(io::Error::from(error)))?;
+        text.push(b'\n');
         // The next stage may run as another user.
-        rustix::fs::fchmod(file.as_file(), rustix::fs::Mode::from_raw_mode(0o644))
-            .map_err(|error| unwritable(error.into()))?;
-        file.as_file().sync_all().map_err(unwritable)?;
-        file.persist(path).map_err(|error| unwritable(error.error))?;
-        Ok(())
+        whole_file::write(path, &text, 0o644).map_err(unwritable)
     }
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::qemu::{PROGRAM, QemuError};
 use crate::host::exec::{Cmd, ExecError};
 use crate::host::stop::Stop;
+use crate::host::whole_file;
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,13 +86,8 @@ fn recall(memory: &Path, boot: &str, version: (u32, u32)) -> Option<Emulator> {
 }
 
 fn remember(memory: &Path, boot: &str, emulator: &Emulator) -> std::io::Result<()> {
-    let folder = memory.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
     let text = serde_json::to_vec(&Remembered { boot: boot.to_owned(), emulator: emulator.clone() })?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(&text)?;
-    file.persist(memory)?;
-    Ok(())
+    whole_file::write(memory, &text, 0o600)
 }
 
 async fn version(stop: &Stop) -> Result<(u32, u32), QemuError> {

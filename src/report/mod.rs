@@ -50,6 +50,12 @@ pub enum Event {
         done: u64,
         total: u64,
     },
+    /// A stage waits; any process can go on with the token.
+    Waiting {
+        stage: String,
+        token: String,
+        percent: u8,
+    },
     Note {
         text: String,
     },
@@ -68,6 +74,7 @@ impl Event {
             | Self::StepDone { name, .. }
             | Self::Progress { name, .. } => [Some(name), None],
             Self::Line { step, text } => [Some(step), Some(text)],
+            Self::Waiting { stage, token, .. } => [Some(stage), Some(token)],
             Self::Note { text } | Self::Warning { text } => [Some(text), None],
         }
     }
@@ -209,6 +216,7 @@ mod tests {
             Event::Line { step: "1 shell".into(), text: text() },
             Event::Line { step: text(), text: String::new() },
             Event::Progress { name: text(), done: 1, total: 1 },
+            Event::Waiting { stage: text(), token: text(), percent: 1 },
             Event::Note { text: text() },
             Event::Warning { text: text() },
         ] {
@@ -217,7 +225,7 @@ mod tests {
         reporter.phase(text()).done();
         reporter.warning("second-half");
         let all = seen.lock().unwrap();
-        assert_eq!(all.len(), 12);
+        assert_eq!(all.len(), 13);
         for one in &*all {
             assert!(!one.contains("half") && one.contains(HIDDEN), "{one}");
         }

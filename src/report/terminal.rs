@@ -61,6 +61,9 @@ impl Sink for Terminal {
                 let percent = (done * 100).checked_div(*total).unwrap_or(100);
                 self.bar(&format!("    {name}: {percent} % ({done} of {total})"));
             }
+            Event::Waiting { stage, percent, .. } => {
+                self.bar(&format!("    {stage}: {percent} % of its time"));
+            }
             Event::Warning { .. } => {}
         }
     }

@@ -5,15 +5,18 @@ use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bakehouse::acceptance::{AcceptanceError, BootReport, BootSpec, Stage, Status, boot_test};
+use bakehouse::acceptance::{
+    AcceptanceError, Boot, BootReport, BootSpec, BootStage, LaunchOptions, Stage, Status, Until,
+};
 use bakehouse::cloud::{
-    Cloud, CloudError, ErrorKind, Instance, InstanceId, InstanceState, Instances, NewInstance, Place, Result,
-    Tags, Token,
+    Cloud, CloudError, ErrorKind, Image, Instance, InstanceId, InstanceState, Instances, NewInstance, Place,
+    Result, Tags, Token,
 };
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::stop::Stop;
 use bakehouse::recipe::{BootTest, Check, Span};
 use bakehouse::report::Reporter;
+use bakehouse::stage::{Answer, Claims, StageToken, TokenError, Wait};
 
 use crate::stored;
 
@@ -30,13 +33,14 @@ enum Guest {
 
 struct Staged {
     place: Place,
+    image: Image,
     guest: Guest,
     folder: tempfile::TempDir,
     /// What `terminate` says.
     stuck: bool,
     stop: Stop,
     terminated: Mutex<u32>,
-    launched: Mutex<Vec<NewInstance>>,
+    launched: Mutex<Vec<(NewInstance, Token)>>,
 }
 
 impl Staged {
@@ -51,8 +55,8 @@ impl Staged {
 
 #[async_trait]
 impl Instances for Staged {
-    async fn launch(&self, new: &NewInstance, _token: &Token) -> Result<InstanceId> {
-        self.launched.lock().unwrap().push(new.clone());
+    async fn launch(&self, new: &NewInstance, token: &Token) -> Result<InstanceId> {
+        self.launched.lock().unwrap().push((new.clone(), token.clone()));
         if self.guest == Guest::Answers {
             let mut text = String::new();
             flate2::read::GzDecoder::new(new.user_data.as_slice()).read_to_string(&mut text).unwrap();
@@ -76,13 +80,14 @@ impl Instances for Staged {
     async fn describe(&self, id: &InstanceId) -> Result<Instance> {
         Ok(Instance {
             id: id.clone(),
-            image: bakehouse::cloud::ImageId::parse("ami-01234567").unwrap(),
+            image: self.image.id.clone(),
             state: match self.guest {
                 Guest::Ends(_) => InstanceState::Terminated,
+                _ if *self.terminated.lock().unwrap() > 0 => InstanceState::Terminated,
                 _ => InstanceState::Running,
             },
             reason: Some("a reason".to_owned()),
-            tags: Tags::new(),
+            tags: tags("bake"),
         })
     }
 
@@ -115,18 +120,65 @@ fn checks() -> Vec<Check> {
     serde_json::from_value(checks).unwrap()
 }
 
-fn spec(cloud_init: bool, within: u64) -> BootSpec {
+fn tags(bake: &str) -> Tags {
+    Tags::from([("bakehouse:bake".to_owned(), bake.to_owned()), ("other".to_owned(), "x".to_owned())])
+}
+
+fn spec(within: u64) -> BootSpec {
     BootSpec {
         checks: checks(),
         boot: BootTest { within: Some(Span::from_secs(within)), console: None },
-        kind: None,
-        boot_mode: None,
-        root_size: None,
-        cloud_init,
         bake: "bake".to_owned(),
-        attempt: 1,
-        tags: Tags::new(),
+        tags: Tags::from([("bakehouse:bake".to_owned(), "bake".to_owned())]),
     }
+}
+
+/// A cloud with one image, whose instances behave as told.
+struct Scene {
+    cloud: Cloud,
+    staged: Arc<Staged>,
+    reporter: Reporter,
+    _store: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new(guest: Guest, stuck: bool) -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let (mut cloud, place): (Cloud, Place) = stored::cloud(store.path());
+        let image = stored::image(&cloud, [0_u8; 512].as_slice(), 1, None).await;
+        let staged = Arc::new(Staged {
+            place,
+            image,
+            guest,
+            folder: tempfile::tempdir().unwrap(),
+            stuck,
+            stop: Stop::never(),
+            terminated: Mutex::new(0),
+            launched: Mutex::new(Vec::new()),
+        });
+        cloud.instances = staged.clone();
+        Self { cloud, staged, reporter: Reporter::silent(), _store: store }
+    }
+
+    fn stage<'a>(&'a self, spec: &'a BootSpec) -> BootStage<'a> {
+        BootStage { cloud: &self.cloud, image: &self.staged.image, spec, reporter: &self.reporter }
+    }
+}
+
+/// A process that looks once, and knows nothing but the token.
+async fn look(stage: BootStage<'_>, token: &StageToken) -> Answer<BootReport> {
+    let mut boot = stage.resume(token).unwrap();
+    stage.go_on(&mut boot, Until::OneLook, &Stop::never(), |_| ()).await.unwrap()
+}
+
+fn waits(answer: Answer<BootReport>) -> Wait {
+    let Answer::Wait(wait) = answer else { panic!("{answer:?}") };
+    wait
+}
+
+fn is_done(answer: Answer<BootReport>) -> BootReport {
+    let Answer::Done(report) = answer else { panic!("{answer:?}") };
+    report
 }
 
 struct Run {
@@ -134,22 +186,12 @@ struct Run {
     staged: Arc<Staged>,
 }
 
-async fn run(guest: Guest, stuck: bool, spec: &BootSpec, stop: &Stop) -> Run {
-    let store = tempfile::tempdir().unwrap();
-    let (mut cloud, place): (Cloud, Place) = stored::cloud(store.path());
-    let image = stored::image(&cloud, [0_u8; 512].as_slice(), 1, None).await;
-    let staged = Arc::new(Staged {
-        place,
-        guest,
-        folder: tempfile::tempdir().unwrap(),
-        stuck,
-        stop: Stop::never(),
-        terminated: Mutex::new(0),
-        launched: Mutex::new(Vec::new()),
-    });
-    cloud.instances = staged.clone();
-    let result = boot_test(&cloud, &image, spec, &Reporter::silent(), stop).await;
-    Run { result, staged }
+async fn run(guest: Guest, stuck: bool, cloud_init: bool, spec: &BootSpec, stop: &Stop) -> Run {
+    let scene = Scene::new(guest, stuck).await;
+    let stage = scene.stage(spec);
+    let (mut boot, _) = stage.begin(LaunchOptions::default(), cloud_init).unwrap();
+    let result = stage.go_on(&mut boot, Until::Done, stop, |_| ()).await.map(is_done);
+    Run { result, staged: scene.staged.clone() }
 }
 
 fn terminated(run: &Run) -> u32 {
@@ -158,7 +200,7 @@ fn terminated(run: &Run) -> u32 {
 
 #[tokio::test]
 async fn an_answer_becomes_outcomes_and_the_instance_is_ended() {
-    let run = run(Guest::Answers, false, &spec(true, 100), &Stop::never()).await;
+    let run = run(Guest::Answers, false, true, &spec(100), &Stop::never()).await;
     assert_eq!(terminated(&run), 1);
     let report = run.result.unwrap();
     let names: Vec<_> = report.outcomes.iter().map(|outcome| outcome.name.as_str()).collect();
@@ -170,13 +212,16 @@ async fn an_answer_becomes_outcomes_and_the_instance_is_ended() {
     assert_eq!((report.stage, report.leftover), (None, None));
     assert!(!report.console.contains("@bakehouse-1"), "{}", report.console);
     let launched = run.staged.launched.lock().unwrap();
-    assert_eq!(launched[0].lifetime_seconds, 220);
-    assert!(launched[0].user_data.starts_with(&[0x1f, 0x8b]));
+    let new = &launched[0].0;
+    assert_eq!(new.lifetime_seconds, 220);
+    assert!(new.user_data.starts_with(&[0x1f, 0x8b]));
+    assert_eq!(new.tags["bakehouse:bake"], "bake");
+    assert!(new.tags.contains_key("bakehouse:expires"));
 }
 
 #[tokio::test]
 async fn an_instance_that_cannot_be_ended_is_reported_and_the_verdict_stands() {
-    let run = run(Guest::Answers, true, &spec(true, 100), &Stop::never()).await;
+    let run = run(Guest::Answers, true, true, &spec(100), &Stop::never()).await;
     let report = run.result.unwrap();
     assert_eq!(report.outcomes[1].status, Status::Passed);
     assert!(report.leftover.unwrap().contains("i-0123456789abcdef0 could not be ended"));
@@ -185,7 +230,7 @@ async fn an_instance_that_cannot_be_ended_is_reported_and_the_verdict_stands() {
 #[tokio::test]
 async fn a_boot_that_gets_nowhere_says_how_far_it_came() {
     let text = "[    0.0] Linux version 6\r\nALERT!  UUID=12 does not exist.  Dropping to a shell!\r\n";
-    let run = run(Guest::Writes(text), false, &spec(true, 1), &Stop::never()).await;
+    let run = run(Guest::Writes(text), false, true, &spec(1), &Stop::never()).await;
     assert_eq!(terminated(&run), 1);
     let report = run.result.unwrap();
     assert!(matches!(report.stage, Some(Stage::Initramfs(_))));
@@ -200,7 +245,7 @@ async fn a_boot_that_gets_nowhere_says_how_far_it_came() {
 #[tokio::test]
 async fn an_instance_that_ends_is_not_waited_for() {
     let run =
-        run(Guest::Ends("Kernel panic - not syncing: no init\r\n"), false, &spec(true, 1000), &Stop::never())
+        run(Guest::Ends("Kernel panic - not syncing: no init\r\n"), false, true, &spec(1000), &Stop::never())
             .await;
     let report = run.result.unwrap();
     let Status::Failed(reason) = &report.outcomes[0].status else {
@@ -217,7 +262,7 @@ async fn a_stop_ends_the_instance_too() {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         asked.request(libc::SIGTERM);
     });
-    let run = run(Guest::Writes(""), true, &spec(true, 1000), &stop).await;
+    let run = run(Guest::Writes(""), true, true, &spec(1000), &stop).await;
     // Stopped before the launch where this machine is slow: then nothing was launched, and nothing is ended.
     let launched = run.staged.launched.lock().unwrap().len();
     assert_eq!(terminated(&run) as usize, launched);
@@ -230,17 +275,132 @@ async fn a_stop_ends_the_instance_too() {
 #[tokio::test]
 async fn without_cloud_init_the_console_alone_tells() {
     let prompt = "Debian GNU/Linux 12 web ttyS0\r\n\r\nweb login: ";
-    let seen = run(Guest::Writes(prompt), false, &spec(false, 100), &Stop::never()).await;
+    let seen = run(Guest::Writes(prompt), false, false, &spec(100), &Stop::never()).await;
     let report = seen.result.unwrap();
     assert_eq!(report.outcomes[0].status, Status::Passed);
     assert!(matches!(&report.outcomes[1].status, Status::NotJudged(why) if why.contains("no cloud-init")));
     assert!(report.passed());
-    assert!(seen.staged.launched.lock().unwrap()[0].user_data.is_empty());
+    assert!(seen.staged.launched.lock().unwrap()[0].0.user_data.is_empty());
 
-    let mut wanted = spec(false, 1);
+    let mut wanted = spec(1);
     wanted.boot.console = Some("appliance ready".to_owned());
-    let unseen = run(Guest::Writes(prompt), false, &wanted, &Stop::never()).await;
+    let unseen = run(Guest::Writes(prompt), false, false, &wanted, &Stop::never()).await;
     assert!(!unseen.result.unwrap().passed());
-    let seen = run(Guest::Writes("\x1b[1mappliance ready\x1b[0m"), false, &wanted, &Stop::never()).await;
+    let seen =
+        run(Guest::Writes("\x1b[1mappliance ready\x1b[0m"), false, false, &wanted, &Stop::never()).await;
     assert!(seen.result.unwrap().passed());
+}
+
+/// Every look is another process's: nothing but the token goes from one to the next.
+#[tokio::test]
+async fn processes_that_know_the_token_alone_launch_once_and_come_to_the_same_end() {
+    let scene = Scene::new(Guest::Answers, false).await;
+    let spec = spec(100);
+    let stage = scene.stage(&spec);
+    let (_, first) =
+        stage.begin(LaunchOptions { kind: Some("k".into()), ..Default::default() }, true).unwrap();
+    assert!(scene.staged.launched.lock().unwrap().is_empty());
+    // Killed when it had launched and before it kept the new token: the same launch again.
+    let lost = waits(look(stage, &first).await);
+    let mut wait = waits(look(stage, &first).await);
+    {
+        let launched = scene.staged.launched.lock().unwrap();
+        assert_eq!(launched[0].1, launched[1].1);
+        assert_eq!(format!("{:?}", launched[0].0), format!("{:?}", launched[1].0));
+        assert_eq!(launched[0].0.kind.as_deref(), Some("k"));
+    }
+    assert_eq!(stage.resume(&lost.token).unwrap().instance(), Some(&Staged::id()));
+    let report = loop {
+        tokio::time::sleep(wait.after / 10).await;
+        match look(stage, &wait.token).await {
+            Answer::Done(report) => break report,
+            Answer::Wait(next) => {
+                assert_eq!(next.token, wait.token);
+                wait = next;
+            }
+        }
+    };
+    assert_eq!(*scene.staged.terminated.lock().unwrap(), 1);
+    // Another process had the same token: the instance is gone, and the console still says it.
+    let other = is_done(look(stage, &wait.token).await);
+    let found = |report: &BootReport| -> Vec<Status> {
+        report.outcomes.iter().map(|outcome| outcome.status.clone()).collect()
+    };
+    assert_eq!(found(&other), found(&report));
+    assert_eq!(scene.staged.launched.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_instance_that_is_gone_when_the_test_goes_on_is_told() {
+    let scene = Scene::new(Guest::Writes(""), false).await;
+    let spec = spec(1000);
+    let stage = scene.stage(&spec);
+    let (mut boot, _) = stage.begin(LaunchOptions::default(), true).unwrap();
+    let wait = waits(stage.go_on(&mut boot, Until::OneLook, &Stop::never(), |_| ()).await.unwrap());
+    assert_eq!(waits(look(stage, &wait.token).await).percent, 0);
+    assert_eq!(*scene.staged.terminated.lock().unwrap(), 0);
+    assert_eq!(stage.end(&boot).await, None);
+    let report = is_done(look(stage, &wait.token).await);
+    assert!(matches!(&report.outcomes[0].status, Status::Failed(why) if why.contains("(a reason)")));
+}
+
+/// A token is anybody's text: nothing is done to an instance that is not the test's.
+#[tokio::test]
+async fn a_token_that_names_another_instance_ends_nothing() {
+    let scene = Scene::new(Guest::Writes(""), false).await;
+    // The bake of the record, which the token names as well; the instance is tagged as another's.
+    let spec = BootSpec { bake: "mine".to_owned(), tags: tags("mine"), ..spec(100) };
+    let stage = scene.stage(&spec);
+    let (mut boot, token) = stage.begin(LaunchOptions::default(), true).unwrap();
+    let wait = waits(stage.go_on(&mut boot, Until::OneLook, &Stop::never(), |_| ()).await.unwrap());
+    let mut boot = stage.resume(&wait.token).unwrap();
+    let error = stage.go_on(&mut boot, Until::Done, &Stop::never(), |_| ()).await.unwrap_err();
+    assert!(matches!(error, AcceptanceError::NotOwn { .. }), "{error}");
+    let stopped = Stop::never();
+    stopped.request(libc::SIGTERM);
+    let error = stage.go_on(&mut boot, Until::Done, &stopped, |_| ()).await.unwrap_err();
+    assert!(matches!(error, AcceptanceError::Stopped { left: None }), "{error}");
+    assert_eq!(stage.end(&boot).await, None);
+    assert_eq!(*scene.staged.terminated.lock().unwrap(), 0);
+
+    let claims: Claims<serde_json::Value> = token.claims("test").unwrap();
+    let changed = |change: &dyn Fn(&mut Claims<serde_json::Value>)| {
+        let mut claims = claims.clone();
+        change(&mut claims);
+        stage.resume(&StageToken::of(&claims).unwrap()).unwrap_err()
+    };
+    assert!(matches!(changed(&|claims| claims.bake = "b".into()), TokenError::OtherImage { .. }));
+    assert!(matches!(changed(&|claims| claims.stage = "bake".into()), TokenError::OtherStage { .. }));
+    for (key, value) in [
+        ("nonce", serde_json::json!("'; reboot; '")),
+        ("nonce", serde_json::json!("")),
+        ("begun", serde_json::json!("never")),
+        ("begun", serde_json::json!("9999-99-99T00:00:00Z")),
+        ("launched", serde_json::json!({"instance": "../i-0", "at": "2026-01-02T03:04:05Z"})),
+        ("options", serde_json::json!({"root-size": -1})),
+        ("more", serde_json::json!(1)),
+    ] {
+        let error = changed(&|claims| claims.needs[key] = value.clone());
+        assert!(matches!(error, TokenError::Damaged(_)), "{key} {value}: {error}");
+    }
+    let old = serde_json::json!("-009999-01-02T01:59:59Z");
+    assert!(matches!(changed(&|claims| claims.needs["begun"] = old.clone()), TokenError::Over { .. }));
+}
+
+/// Times that no clock shows make no test that never ends.
+#[tokio::test]
+async fn times_of_a_token_are_bounded_by_the_clock() {
+    let scene = Scene::new(Guest::Writes(""), false).await;
+    let spec = spec(1);
+    let stage = scene.stage(&spec);
+    let (_, token) = stage.begin(LaunchOptions::default(), true).unwrap();
+    let mut claims: Claims<serde_json::Value> = token.claims("test").unwrap();
+    for time in ["9999-12-30T22:00:00Z", "-009999-01-02T01:59:59Z"] {
+        claims.needs["begun"] = serde_json::json!(time);
+        claims.needs["launched"] = serde_json::json!({"instance": Staged::id(), "at": time});
+        let token = StageToken::of(&claims).unwrap();
+        let mut boot: Boot = stage.resume(&token).unwrap();
+        let report = is_done(stage.go_on(&mut boot, Until::Done, &Stop::never(), |_| ()).await.unwrap());
+        assert!(!report.passed());
+    }
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 /// What each folder of `src/` may name. Data flows from the recipe down to a registered image; the seam and the host
 /// are below all of it and know nothing of it. `cli` may name everything and is named by nothing.
-const MAY_NAME: [(&str, &[&str]); 12] = [
+const MAY_NAME: [(&str, &[&str]); 13] = [
     ("host", &[]),
     ("cloud", &["host"]),
     ("report", &["host"]),
     ("ledger", &["cloud", "host"]),
+    ("stage", &["cloud", "host"]),
     ("local", &["cloud", "host"]),
     ("recipe", &["cloud", "host"]),
     ("plan", &["recipe", "cloud", "host"]),
@@ -18,7 +19,7 @@ const MAY_NAME: [(&str, &[&str]); 12] = [
     ("provision", &["recipe", "report", "host"]),
     ("method", &["plan", "disk", "provision", "recipe", "report", "ledger", "cloud", "host"]),
     ("image", &["method", "plan", "provision", "recipe", "report", "ledger", "cloud", "host"]),
-    ("acceptance", &["provision", "recipe", "report", "cloud", "host"]),
+    ("acceptance", &["provision", "recipe", "report", "stage", "cloud", "host"]),
 ];
 
 /// A file longer than this is two nouns.
