@@ -12,10 +12,12 @@ use super::judge::{self, Asked, End, Judge, Life};
 use super::outcome::Outcome;
 use super::script::{Script, ScriptError};
 use crate::cloud::{
-    BootMode, Cloud, CloudError, ErrorKind, Image, ImageRef, InstanceId, NewInstance, Tags, Token, retrying,
+    BootMode, Cloud, CloudError, Clouds, ErrorKind, Image, ImageRef, Instance, InstanceId, NewInstance, Tags,
+    Token, retrying, tag,
 };
 use crate::host::clock;
 use crate::host::stop::Stop;
+use crate::ledger::{CreateError, Intent, Kind, Ledger, LedgerError, Left, Role};
 use crate::recipe::{BootTest, Check};
 use crate::report::Reporter;
 use crate::stage::{Answer, Claims, StageToken, TokenError, Wait, until_done};
@@ -41,8 +43,6 @@ pub struct BootSpec {
     pub checks: Vec<Check>,
     pub boot: BootTest,
     pub bake: String,
-    /// Tags that the instance gets besides its expiry. One that has not all of them is not this test's.
-    pub tags: Tags,
 }
 
 impl BootSpec {
@@ -66,23 +66,21 @@ pub struct LaunchOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Boot {
-    /// Tells this boot's answer from any other's, and makes the token by which a repeated launch is the same launch.
+    /// Tells this boot's answer, and its instance, from any other's.
     nonce: String,
-    begun: Timestamp,
+    instance: InstanceId,
+    launched: Timestamp,
+    /// After this the instance may be swept.
+    expires: Timestamp,
     options: LaunchOptions,
     /// Whether the image runs cloud-init. One that does not cannot be asked anything: only its console is looked at.
     cloud_init: bool,
-    launched: Option<Launched>,
+    /// Whether this process launched it: then the instance is in its ledger.
+    #[serde(skip)]
+    own: bool,
     /// The newest console: a later look may get none.
     #[serde(skip)]
     console: Vec<u8>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Launched {
-    instance: InstanceId,
-    at: Timestamp,
 }
 
 impl Boot {
@@ -92,8 +90,8 @@ impl Boot {
     }
 
     #[must_use]
-    pub fn instance(&self) -> Option<&InstanceId> {
-        self.launched.as_ref().map(|launched| &launched.instance)
+    pub fn instance(&self) -> &InstanceId {
+        &self.instance
     }
 }
 
@@ -109,8 +107,8 @@ pub struct BootReport {
     pub console: String,
     /// From the launched instance to its answer.
     pub seconds: f64,
-    /// Where the instance could not be ended: why. It ends by itself when its life is over.
-    pub leftover: Option<String>,
+    /// The instance, where it could not be ended. It ends by itself when its life is over.
+    pub left: Left,
 }
 
 impl BootReport {
@@ -130,31 +128,64 @@ pub enum Until {
 }
 
 /// The boot test of one image.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct BootStage<'a> {
+    pub clouds: &'a dyn Clouds,
     pub cloud: &'a Cloud,
     pub image: &'a Image,
     pub spec: &'a BootSpec,
+    pub ledger: &'a Ledger,
     pub reporter: &'a Reporter,
 }
 
 impl BootStage<'_> {
-    /// Plans a boot. Nothing is launched before the first look: whoever keeps this token before it finds the same
-    /// instance again, even where the launch's answer was lost.
+    /// Launches an instance. Until its token is told, the ledger alone knows it.
     ///
     /// # Errors
-    /// [`AcceptanceError`]: the checks or the options do not fit.
-    pub fn begin(
+    /// [`AcceptanceError`]: the checks or the options do not fit, or the cloud does not launch it. Nothing of it is left,
+    /// or the error says what.
+    pub async fn begin(
         &self,
         options: LaunchOptions,
         cloud_init: bool,
-    ) -> Result<(Boot, StageToken), AcceptanceError> {
+        stop: &Stop,
+    ) -> Result<Boot, AcceptanceError> {
         let nonce = uuid::Uuid::new_v4().simple().to_string();
-        let begun = clock::whole_seconds(clock::wall());
-        let boot = Boot { nonce, begun, options, cloud_init, launched: None, console: Vec::new() };
-        self.user_data(&boot)?;
-        let token = self.token(&boot).map_err(|source| AcceptanceError::Token { left: None, source })?;
-        Ok((boot, token))
+        let within = self.spec.within();
+        let user_data = if cloud_init { self.user_data(&nonce)? } else { Vec::new() };
+        let lifetime_seconds = u32::try_from(within.as_secs()).unwrap_or(u32::MAX).saturating_add(SPARE);
+        let lifetime = SignedDuration::from_secs(i64::from(lifetime_seconds));
+        let expires = clock::whole_seconds(clock::wall() + LAUNCHING + lifetime);
+        let mut tags = self.own_tags(&nonce);
+        tags.insert(tag("expires"), expires.to_string());
+        let new = NewInstance {
+            image: self.image.id.clone(),
+            kind: options.kind.clone(),
+            user_data,
+            boot_mode: options.boot_mode,
+            root_size: options.root_size,
+            lifetime_seconds,
+            tags,
+        };
+        if stop.is_requested() {
+            return Err(AcceptanceError::Stopped { left: Left::Nothing });
+        }
+        let token = Token::of(&nonce, "boot", 1);
+        let intent = self.intent(&nonce, expires, Some(token.as_str().to_owned()));
+        // A launch is not given up half-way: a stop is seen by the first look.
+        let launched =
+            self.ledger.create(intent, &Stop::never(), || self.cloud.instances.launch(&new, &token)).await;
+        let instance = match launched {
+            Ok(instance) => instance,
+            Err(source) => {
+                let (image, left) = (self.image.id.to_string(), self.unwind().await);
+                return Err(AcceptanceError::Launch { image, left, source });
+            }
+        };
+        self.reporter.note(format!("{instance} is booting; the test takes at most {} s", within.as_secs()));
+        // From here: the local cloud first writes the whole disk.
+        let launched = clock::wall();
+        Ok(Boot { nonce, instance, launched, expires, options, cloud_init, own: true, console: Vec::new() })
     }
 
     /// The boot that a token is of.
@@ -165,28 +196,20 @@ impl BootStage<'_> {
         let claims: Claims<Boot> = token.claims(STAGE)?;
         claims.must_be_of(&self.spec.bake, &self.image_ref())?;
         let mut boot = claims.needs;
-        if boot.launched.is_none() && clock::wall().duration_since(boot.begun) > LAUNCHING {
-            return Err(TokenError::Over { since: boot.begun + LAUNCHING });
-        }
-        // It becomes a word of the guest's script.
-        if boot.nonce.len() != 32 || !boot.nonce.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(TokenError::Damaged("its nonce is none".to_owned()));
-        }
-        // Clocks of two hosts differ; nothing that is still to come has happened.
+        // Clocks of two hosts differ; nothing that is still to come has happened, nor is anything so long ago.
         let now = clock::wall();
-        boot.begun = boot.begun.min(clock::whole_seconds(now));
-        if let Some(launched) = &mut boot.launched {
-            launched.at = launched.at.min(now);
-        }
+        boot.launched = boot.launched.clamp(Timestamp::UNIX_EPOCH, now);
+        boot.expires = boot.expires.max(Timestamp::UNIX_EPOCH);
         Ok(boot)
     }
 
-    /// Looks, until the test is done or once, and tells of every wait. When the test is done, or cannot go on, or a stop
-    /// was asked for, the instance is ended. A boot that fails or takes too long is a report, not an error.
+    /// Looks, until the test is done or once, and tells of every wait: first of the token, before any look. When the test
+    /// is done, or cannot go on, or a stop was asked for, the instance is ended. A boot that fails or takes too long is a
+    /// report, not an error.
     ///
     /// # Errors
-    /// [`AcceptanceError`]: the cloud did not launch the instance or does not answer, the instance is not this test's,
-    /// or a stop was asked for. Where the instance could not be ended, the error says so.
+    /// [`AcceptanceError`]: the cloud does not answer, the instance is not this test's, or a stop was asked for. Where
+    /// the instance could not be ended, the error says so.
     pub async fn go_on(
         &self,
         boot: &mut Boot,
@@ -194,130 +217,122 @@ impl BootStage<'_> {
         stop: &Stop,
         mut tell: impl FnMut(&Wait),
     ) -> Result<Answer<BootReport>, AcceptanceError> {
-        let done = match until {
-            _ if stop.is_requested() => Ok(None),
-            Until::Done => until_done(stop, async || self.look(boot).await, &mut tell)
-                .await
-                .map(|done| done.map(Answer::Done)),
-            Until::OneLook => self.look(boot).await.map(Some),
+        let looked = match self.announce(boot, &mut tell) {
+            Err(failed) => Err(failed),
+            Ok(()) if stop.is_requested() => Ok(None),
+            Ok(()) => match until {
+                Until::Done => until_done(stop, async || self.look(boot).await, &mut tell)
+                    .await
+                    .map(|done| done.map(Answer::Done)),
+                Until::OneLook => self.look(boot).await.map(Some),
+            },
         };
-        match done {
-            Ok(Some(Answer::Done(mut report))) => {
-                report.leftover = self.end(boot).await;
-                Ok(Answer::Done(report))
-            }
+        let failed = match looked {
             Ok(Some(Answer::Wait(wait))) => {
                 tell(&wait);
-                Ok(Answer::Wait(wait))
+                return Ok(Answer::Wait(wait));
             }
-            Ok(None) => Err(AcceptanceError::Stopped { left: self.end(boot).await }),
-            Err(Failed::Watch { instance, source }) => {
-                let left = self.end(boot).await;
-                Err(AcceptanceError::Watch { instance: instance.to_string(), left, source })
+            Ok(Some(Answer::Done(mut report))) => {
+                report.left = self.end(boot).await;
+                return Ok(Answer::Done(report));
             }
-            Err(Failed::NotOwn(instance)) => Err(AcceptanceError::NotOwn { instance: instance.to_string() }),
-            Err(Failed::Launch(error)) => Err(error),
-            Err(Failed::Token(source)) => Err(AcceptanceError::Token { left: self.end(boot).await, source }),
-        }
+            Ok(None) => None,
+            Err(failed) => Some(failed),
+        };
+        let (instance, left) = (boot.instance.to_string(), self.end(boot).await);
+        Err(match failed {
+            None | Some(Failed::Unknown) => AcceptanceError::Stopped { left },
+            Some(Failed::NotOwn) => AcceptanceError::NotOwn { instance },
+            Some(Failed::Token(source)) => AcceptanceError::Token { left, source },
+            Some(Failed::Ledger(source)) => AcceptanceError::Ledger { left, source },
+            Some(Failed::Watch(source)) => AcceptanceError::Watch { instance, left, source },
+        })
     }
 
-    /// Ends the instance of a boot, if there is one and it is this test's; says why where it could not be ended.
-    pub async fn end(&self, boot: &Boot) -> Option<String> {
-        let launched = boot.launched.as_ref()?;
-        let id = &launched.instance;
-        if let Err(Failed::NotOwn(_)) = self.life(launched).await {
-            return None;
-        }
-        // Also after a stop: an instance costs money.
-        let ended = retrying(&Stop::never(), || async {
-            match self.cloud.instances.terminate(id).await {
-                Err(error) if error.kind == ErrorKind::NotFound && launched.is_new() => {
-                    Err(CloudError { kind: ErrorKind::NotYet, ..error })
+    /// Ends the instance of a boot, if it is this test's, and gives what is left of it.
+    pub async fn end(&self, boot: &Boot) -> Left {
+        if !boot.own {
+            let described = retrying(&Stop::never(), || self.cloud.instances.describe(&boot.instance)).await;
+            let adopted = match self.life(boot, described) {
+                Ok(Some(Life::Ended(_))) | Err(Failed::NotOwn) => return Left::Nothing,
+                Ok(Some(Life::On)) => {
+                    let intent = self.intent(&boot.nonce, boot.expires, None);
+                    self.ledger.adopt(intent, boot.instance.clone()).map_err(Failed::Ledger)
                 }
-                Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-                other => other,
+                Ok(None) => Err(Failed::Unknown),
+                Err(failed) => Err(failed),
+            };
+            if let Err(failed) = adopted {
+                let mut left = Left::Nothing;
+                left.add_unseen(format!("instance {}: {failed}", boot.instance));
+                return left;
             }
-        })
-        .await;
-        let error = ended.err()?;
-        let leftover = format!("{id} could not be ended: {error}");
-        self.reporter.warning(leftover.as_str());
-        Some(leftover)
+        }
+        self.unwind().await
+    }
+
+    /// Whatever the token that it was handed to says: it is over.
+    async fn unwind(&self) -> Left {
+        let undone = self.ledger.unwind(self.clouds, Timestamp::MAX).await;
+        let left: Left = undone.iter().collect();
+        if !left.is_nothing() {
+            self.reporter.warning(left.to_string());
+        }
+        left
+    }
+
+    /// Gives the token away, before the first look; from then on the instance is whoever's has it.
+    fn announce(&self, boot: &Boot, tell: &mut impl FnMut(&Wait)) -> Result<(), Failed> {
+        tell(&self.wait(boot)?);
+        if boot.own {
+            self.ledger.hand(boot.instance.clone(), boot.expires).map_err(Failed::Ledger)?;
+        }
+        Ok(())
     }
 
     async fn look(&self, boot: &mut Boot) -> Result<Answer<BootReport>, Failed> {
-        let Some(launched) = boot.launched.clone() else {
-            let instance = self.launch(boot).await.map_err(Failed::Launch)?;
-            let within = self.spec.within().as_secs();
-            self.reporter.note(format!("{instance} is booting; the test takes at most {within} s"));
-            // From here: the local cloud first writes the whole disk.
-            boot.launched = Some(Launched { instance, at: clock::wall() });
-            return self.wait(boot);
-        };
         // The state before the console: whatever it wrote before it ended is seen.
-        let life = self.life(&launched).await?;
-        let console = passing(self.cloud.instances.console(&launched.instance).await);
-        if let Some(newest) = console.map_err(|source| launched.unwatched(source))? {
+        let life = self.life(boot, self.cloud.instances.describe(&boot.instance).await)?;
+        let console = self.cloud.instances.console(&boot.instance).await;
+        if let Some(newest) = passing(console).map_err(Failed::Watch)? {
             boot.console = newest;
         }
         let judge = Judge {
             nonce: boot.cloud_init.then_some(boot.nonce.as_str()),
             pattern: self.spec.boot.console.as_deref(),
-            deadline: self.deadline(boot, &launched),
+            deadline: self.deadline(boot),
         };
         let now = clock::wall();
-        match judge.end(life, &boot.console, now) {
-            Some(end) => Ok(Answer::Done(self.report(&launched, boot, &judge, &end, now))),
-            None => self.wait(boot),
+        match judge.end(life.unwrap_or(Life::On), &boot.console, now) {
+            Some(end) => Ok(Answer::Done(self.report(boot, &judge, &end, now))),
+            None => self.wait(boot).map(Answer::Wait),
         }
     }
 
-    async fn launch(&self, boot: &Boot) -> Result<InstanceId, AcceptanceError> {
-        let mut tags = self.spec.tags.clone();
-        tags.insert("bakehouse:expires".to_owned(), self.expires(boot).to_string());
-        let new = NewInstance {
-            image: self.image.id.clone(),
-            kind: boot.options.kind.clone(),
-            user_data: self.user_data(boot)?,
-            boot_mode: boot.options.boot_mode,
-            root_size: boot.options.root_size,
-            lifetime_seconds: self.lifetime(),
-            tags,
-        };
-        let token = Token::of(&boot.nonce, &format!("boot {}", self.image.id), 1);
-        self.cloud
-            .instances
-            .launch(&new, &token)
-            .await
-            .map_err(|source| AcceptanceError::Launch { image: self.image.id.to_string(), source })
-    }
-
+    /// What a description says; `None` where there may be one next time: a new instance is unknown to a part of EC2 for
+    /// some seconds.
+    ///
     /// # Errors
-    /// Where the instance is not this test's, whatever the token says; what the cloud does not answer for good.
-    async fn life(&self, launched: &Launched) -> Result<Life, Failed> {
-        let found = match self.cloud.instances.describe(&launched.instance).await {
-            Err(error) if error.kind == ErrorKind::NotFound && !launched.is_new() => {
-                return Ok(Life::Ended("the cloud knows it no longer".to_owned()));
+    /// Where the instance is not this test's, whatever the token says; what the cloud refuses for good.
+    fn life(&self, boot: &Boot, described: Result<Instance, CloudError>) -> Result<Option<Life>, Failed> {
+        let is_new = clock::wall().duration_since(boot.launched) < NEW;
+        let found = match described {
+            Err(error) if error.kind == ErrorKind::NotFound && !is_new => {
+                return Ok(Some(Life::Ended("the cloud knows it no longer".to_owned())));
             }
-            other => passing(other).map_err(|source| launched.unwatched(source))?,
+            other => passing(other).map_err(Failed::Watch)?,
         };
-        let Some(found) = found else { return Ok(Life::On) };
-        let tagged = self.spec.tags.iter().all(|(key, value)| found.tags.get(key) == Some(value));
+        let Some(found) = found else { return Ok(None) };
+        let tags = self.own_tags(&boot.nonce);
+        let tagged = tags.iter().all(|(key, value)| found.tags.get(key) == Some(value));
         if found.image != self.image.id || !tagged {
-            return Err(Failed::NotOwn(launched.instance.clone()));
+            return Err(Failed::NotOwn);
         }
-        Ok(Life::of(found.state, found.reason))
+        Ok(Some(Life::of(found.state, found.reason)))
     }
 
-    fn report(
-        &self,
-        launched: &Launched,
-        boot: &Boot,
-        judge: &Judge<'_>,
-        end: &End,
-        now: Timestamp,
-    ) -> BootReport {
-        let seconds = now.duration_since(launched.at).as_secs_f64();
+    fn report(&self, boot: &Boot, judge: &Judge<'_>, end: &End, now: Timestamp) -> BootReport {
+        let seconds = now.duration_since(boot.launched).as_secs_f64();
         let stage = judge.stage(end, &boot.console);
         let asked =
             Asked { checks: &self.spec.checks, cloud_init: boot.cloud_init, within: self.spec.within() };
@@ -325,39 +340,29 @@ impl BootStage<'_> {
             outcomes: judge::outcomes(asked, end, stage.as_ref(), seconds),
             stage,
             console: judge::tail(&boot.console),
-            instance: launched.instance.clone(),
+            instance: boot.instance.clone(),
             seconds,
-            leftover: None,
+            left: Left::Nothing,
         }
     }
 
-    fn user_data(&self, boot: &Boot) -> Result<Vec<u8>, ScriptError> {
-        if !boot.cloud_init {
-            return Ok(Vec::new());
-        }
+    fn user_data(&self, nonce: &str) -> Result<Vec<u8>, ScriptError> {
         let within = self.spec.within();
-        Script {
-            checks: &self.spec.checks,
-            nonce: &boot.nonce,
-            deadline: within.saturating_sub(REPORTING.min(within / 4)).as_secs(),
-            console: None,
-        }
-        .user_data()
+        let deadline = within.saturating_sub(REPORTING.min(within / 4)).as_secs();
+        Script { checks: &self.spec.checks, nonce, deadline, console: None }.user_data()
     }
 
-    fn wait(&self, boot: &Boot) -> Result<Answer<BootReport>, Failed> {
-        let (mut after, mut percent) = (EVERY, 0);
-        if let Some(launched) = &boot.launched {
-            let now = clock::wall();
-            let left = self.deadline(boot, launched).duration_since(now).max(SignedDuration::ZERO);
+    fn wait(&self, boot: &Boot) -> Result<Wait, Failed> {
+        let now = clock::wall();
+        let left = self.deadline(boot).duration_since(now).max(SignedDuration::ZERO);
+        let passed = now.duration_since(boot.launched).as_secs().max(0).unsigned_abs();
+        let percent = passed.saturating_mul(100) / self.spec.within().as_secs().max(1);
+        Ok(Wait {
+            token: self.token(boot).map_err(Failed::Token)?,
             // Not long beyond the deadline, and never without a pause.
-            after = EVERY.min(left.unsigned_abs() + EVERY / 10);
-            let passed = now.duration_since(launched.at).as_secs().max(0).unsigned_abs();
-            percent = passed.saturating_mul(100) / self.spec.within().as_secs().max(1);
-        }
-        let percent = u8::try_from(percent).unwrap_or(99).min(99);
-        let token = self.token(boot).map_err(Failed::Token)?;
-        Ok(Answer::Wait(Wait { token, after, percent }))
+            after: EVERY.min(left.unsigned_abs() + EVERY / 10),
+            percent: u8::try_from(percent).unwrap_or(99).min(99),
+        })
     }
 
     fn token(&self, boot: &Boot) -> Result<StageToken, TokenError> {
@@ -373,43 +378,52 @@ impl BootStage<'_> {
         ImageRef { place: self.cloud.place.clone(), id: self.image.id.clone() }
     }
 
-    fn lifetime(&self) -> u32 {
-        u32::try_from(self.spec.within().as_secs()).unwrap_or(u32::MAX).saturating_add(SPARE)
+    /// The tags of the instance of one boot, by which it is known. The nonce is no secret: the guest has it too.
+    fn own_tags(&self, nonce: &str) -> Tags {
+        Tags::from([
+            (tag("bake"), self.spec.bake.clone()),
+            (tag("stage"), STAGE.to_owned()),
+            (tag("run"), nonce.to_owned()),
+        ])
     }
 
-    /// After this the instance may be swept. It ends by itself before, unless its launch took longer than any does.
-    fn expires(&self, boot: &Boot) -> Timestamp {
-        boot.begun + LAUNCHING + SignedDuration::from_secs(i64::from(self.lifetime()))
+    fn intent(&self, nonce: &str, expires: Timestamp, token: Option<String>) -> Intent {
+        let mut tags = self.own_tags(nonce);
+        tags.insert(tag("expires"), expires.to_string());
+        Intent {
+            kind: Kind::Instance,
+            place: self.cloud.place.clone(),
+            what: format!("boot of {}", self.image.id),
+            token,
+            tags,
+            role: Role::Temporary,
+        }
     }
 
     /// Never so late that the instance may be swept before it is judged.
-    fn deadline(&self, boot: &Boot, launched: &Launched) -> Timestamp {
+    fn deadline(&self, boot: &Boot) -> Timestamp {
         let within = SignedDuration::try_from(self.spec.within()).unwrap_or(SignedDuration::MAX);
-        let latest = self.expires(boot) - SignedDuration::from_secs(i64::from(SPARE));
-        launched.at.saturating_add(within).unwrap_or(latest).min(latest)
-    }
-}
-
-impl Launched {
-    fn is_new(&self) -> bool {
-        clock::wall().duration_since(self.at) < NEW
-    }
-
-    fn unwatched(&self, source: CloudError) -> Failed {
-        Failed::Watch { instance: self.instance.clone(), source }
+        let latest = boot.expires - SignedDuration::from_secs(i64::from(SPARE));
+        boot.launched.saturating_add(within).unwrap_or(latest).min(latest)
     }
 }
 
 /// Why a look came to nothing.
+#[derive(Debug, thiserror::Error)]
 enum Failed {
-    Launch(AcceptanceError),
-    NotOwn(InstanceId),
+    #[error("it is not this test's")]
+    NotOwn,
+    #[error("the cloud does not say whether it is there")]
+    Unknown,
+    #[error(transparent)]
     Token(TokenError),
-    Watch { instance: InstanceId, source: CloudError },
+    #[error(transparent)]
+    Ledger(LedgerError),
+    #[error(transparent)]
+    Watch(CloudError),
 }
 
-/// What was answered; `None` where it may be answered next time: a new instance is unknown to a part of EC2 for some
-/// seconds.
+/// What was answered; `None` where it may be answered next time.
 fn passing<T>(answer: Result<T, CloudError>) -> Result<Option<T>, CloudError> {
     match answer {
         Ok(found) => Ok(Some(found)),
@@ -425,47 +439,38 @@ fn passing<T>(answer: Result<T, CloudError>) -> Result<Option<T>, CloudError> {
     }
 }
 
-/// Why there is no verdict.
+/// Why there is no verdict, and what is left.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptanceError {
     #[error(transparent)]
     Script(#[from] ScriptError),
-    #[error("the options of the test do not fit into its token{}", left.as_ref().map(|left| format!("; {left}")).unwrap_or_default())]
-    Token { left: Option<String>, source: TokenError },
     #[error("cannot launch {image} to test it")]
-    Launch { image: String, source: CloudError },
+    Launch { image: String, left: Left, source: CreateError },
+    #[error("the options of the test do not fit into its token")]
+    Token { left: Left, source: TokenError },
+    #[error("the instance of the test cannot be left to its token")]
+    Ledger { left: Left, source: LedgerError },
     #[error(
         "{instance} is not an instance of this test; the token was changed, or is of another cloud: begin anew"
     )]
     NotOwn { instance: String },
-    #[error("cannot watch {instance}{}", left.as_ref().map(|left| format!("; {left}")).unwrap_or_default())]
-    Watch { instance: String, left: Option<String>, source: CloudError },
-    #[error("the boot test was stopped{}", left.as_ref().map(|left| format!("; {left}")).unwrap_or_default())]
-    Stopped { left: Option<String> },
+    #[error("cannot watch {instance}")]
+    Watch { instance: String, left: Left, source: CloudError },
+    #[error("the boot test was stopped")]
+    Stopped { left: Left },
 }
 
 impl AcceptanceError {
-    /// Whether the boot can be gone on with by the same token: its launch may have come to pass and the answer was
-    /// lost, or its instance still runs.
+    /// What could not be taken away.
     #[must_use]
-    pub fn may_go_on(&self) -> bool {
+    pub fn left(&self) -> Left {
         match self {
-            Self::Launch { source, .. } => {
-                matches!(source.kind, ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::Unknown)
-            }
-            Self::NotOwn { .. } => true,
-            Self::Script(_) | Self::Token { .. } | Self::Watch { .. } | Self::Stopped { .. } => {
-                self.left().is_some()
-            }
-        }
-    }
-
-    /// The instance that could not be ended, and why.
-    #[must_use]
-    pub fn left(&self) -> Option<&str> {
-        match self {
-            Self::Token { left, .. } | Self::Watch { left, .. } | Self::Stopped { left } => left.as_deref(),
-            Self::Script(_) | Self::Launch { .. } | Self::NotOwn { .. } => None,
+            Self::Launch { left, .. }
+            | Self::Token { left, .. }
+            | Self::Ledger { left, .. }
+            | Self::Watch { left, .. }
+            | Self::Stopped { left } => left.clone(),
+            Self::Script(_) | Self::NotOwn { .. } => Left::Nothing,
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::exit::{Failure, chain};
 use crate::cloud::{AccountId, Cloud, Clouds, Region};
 use crate::host::namespace;
 use crate::host::stop::Stop;
-use crate::local::LocalClouds;
+use crate::local::{LocalClouds, Store};
 use crate::report::{JsonLines, Reporter, Terminal};
 
 /// Options that every verb takes; each also as an environment variable.
@@ -151,7 +152,9 @@ fn default_store() -> anyhow::Result<PathBuf> {
 
 /// What a verb works with.
 pub struct Session {
-    pub clouds: LocalClouds,
+    pub clouds: Arc<dyn Clouds>,
+    /// What `clouds` is kept in: for what only a store can do.
+    pub store: Store,
     pub cloud: Cloud,
     pub reporter: Reporter,
     pub stop: Stop,
@@ -161,7 +164,13 @@ impl Session {
     /// The same in another place.
     #[must_use]
     pub fn at(&self, cloud: Cloud) -> Self {
-        Self { cloud, clouds: self.clouds.clone(), reporter: self.reporter.clone(), stop: self.stop.clone() }
+        Self {
+            cloud,
+            clouds: self.clouds.clone(),
+            store: self.store.clone(),
+            reporter: self.reporter.clone(),
+            stop: self.stop.clone(),
+        }
     }
 }
 
@@ -185,10 +194,12 @@ where
         private_mounts()?;
     }
     let clouds = global.clouds()?;
+    let store = clouds.store().clone();
+    let clouds: Arc<dyn Clouds> = Arc::new(clouds);
     let place = clouds.home();
     let cloud = clouds.at(&place)?;
     let reporter = global.reporter();
-    block_on(|stop| verb(Session { clouds, cloud, reporter, stop }))
+    block_on(|stop| verb(Session { clouds, store, cloud, reporter, stop }))
 }
 
 /// Runs something with a runtime and a request to stop.

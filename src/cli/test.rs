@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::bake::clear_orphans;
 use super::boot::Firmware;
 use super::exit::{Failure, chain};
 use super::session::{self, Global, Mounts, Session};
@@ -11,14 +12,14 @@ use super::{images, print};
 use crate::acceptance::{
     self, AcceptanceError, Boot, BootReport, BootSpec, BootStage, LaunchOptions, Outcome, Status, Until,
 };
-use crate::cloud::{Image, Tags};
+use crate::cloud::Image;
 use crate::disk::loop_device::Access;
 use crate::disk::tree::MountedTree;
 use crate::host::clock;
 use crate::host::stop::Stop;
 use crate::image::{Record, TestRecord};
-use crate::ledger::Left;
-use crate::plan::tag;
+use crate::ledger::{Header, Ledger, Left};
+use crate::method::WorkDir;
 use crate::recipe::Size;
 use crate::report::Event;
 use crate::stage::{Answer, TokenError, Wait};
@@ -95,7 +96,7 @@ async fn test(
     global: &Global,
 ) -> anyhow::Result<()> {
     let home = record.home().ok_or_else(|| Failure::Input(format!("{} names no image", path.display())))?;
-    let cloud = crate::cloud::Clouds::at(&session.clouds, &home.place)?;
+    let cloud = session.clouds.at(&home.place)?;
     let session = &session.at(cloud);
     let image = images::find(home.image.as_str(), session).await?;
     if args.no_boot {
@@ -103,37 +104,82 @@ async fn test(
         keep(&mut record, path, &outcomes, "", false)?;
         return tell(&outcomes, "", session, global);
     }
-    let spec = BootSpec {
-        checks: record.checks.clone(),
-        boot: record.boot.clone(),
-        bake: record.bake.clone(),
-        tags: Tags::from([(tag("bake"), record.bake.clone()), (tag("stage"), STAGE.to_owned())]),
+    clear_orphans(session, global).await;
+    let name = format!("{STAGE}-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+    let work = WorkDir::create(&global.work(), &name)?;
+    let header = Header::new(&session.clouds.name(), STAGE, &record.bake, clock::wall());
+    let ledger = Ledger::begin(&work.ledger(), header)?;
+    let tested = boot_test(&mut record, path, &image, &ledger, args, session, global).await;
+    let settled = ledger.close().map(drop).map_err(|error| chain(&error));
+    let closed = work.close().map_err(|error| chain(&error));
+    for what in [settled, closed].into_iter().filter_map(Result::err) {
+        session.reporter.warning(format!("left behind: {what}"));
+        record.leftovers.push(what);
+    }
+    match tested? {
+        Answer::Wait(wait) => tell_wait(&wait, global),
+        Answer::Done(Tested { outcomes, console, file }) => {
+            keep(&mut record, path, &outcomes, &console, true)?;
+            file.remove()?;
+            // The ledger of a process that was killed while it waited has nothing to wait for any more.
+            clear_orphans(session, global).await;
+            tell(&outcomes, &console, session, global)
+        }
+    }
+}
+
+/// All that was found out.
+struct Tested {
+    outcomes: Vec<Outcome>,
+    console: String,
+    /// Its token, until the result is written.
+    file: TokenFile,
+}
+
+async fn boot_test(
+    record: &mut Record,
+    path: &Path,
+    image: &Image,
+    ledger: &Ledger,
+    args: &Args,
+    session: &Session,
+    global: &Global,
+) -> anyhow::Result<Answer<Tested>> {
+    let spec =
+        BootSpec { checks: record.checks.clone(), boot: record.boot.clone(), bake: record.bake.clone() };
+    let stage = BootStage {
+        clouds: &*session.clouds,
+        cloud: &session.cloud,
+        image,
+        spec: &spec,
+        ledger,
+        reporter: &session.reporter,
     };
-    let stage = BootStage { cloud: &session.cloud, image: &image, spec: &spec, reporter: &session.reporter };
     let mut file = TokenFile::beside(path, STAGE);
     let (mut boot, checked) = match waiting(args, &stage, &mut file).await? {
         Some(boot) => (boot, None),
         None => {
-            let (outcomes, cloud_init) = static_checks(&record, &image, session, global).await?;
-            let (boot, token) = stage.begin(args.launch.options(), cloud_init).map_err(failure)?;
-            file.keep(&token)?;
+            let (outcomes, cloud_init) = static_checks(record, image, session, global).await?;
+            let boot =
+                stage.begin(args.launch.options(), cloud_init, &session.stop).await.map_err(failure)?;
             (boot, Some(outcomes))
         }
     };
     let report = match look(&stage, &mut boot, args, session, &mut file).await? {
         Answer::Done(report) => report,
-        Answer::Wait(wait) => return tell_wait(&wait, global),
+        Answer::Wait(wait) => return Ok(Answer::Wait(wait)),
     };
-    // A process that went on has not looked yet; nothing of it is in the token, since it is quickly done again.
+    // A process that went on has not looked into the file system. What another found there is not in the token: it is
+    // quickly found again.
     let checked = match checked {
         Some(outcomes) => outcomes,
-        None => static_checks(&record, &image, session, global).await?.0,
+        None => static_checks(record, image, session, global).await?.0,
     };
+    if !report.left.is_nothing() {
+        record.leftovers.push(report.left.to_string());
+    }
     let outcomes = acceptance::combined(checked, report.outcomes);
-    record.leftovers.extend(report.leftover);
-    keep(&mut record, path, &outcomes, &report.console, true)?;
-    file.remove()?;
-    tell(&outcomes, &report.console, session, global)
+    Ok(Answer::Done(Tested { outcomes, console: report.console, file }))
 }
 
 /// The boot to go on with: the one that `--token` names, or the one that waits beside the record.
@@ -148,19 +194,21 @@ async fn waiting(args: &Args, stage: &BootStage<'_>, file: &mut TokenFile) -> an
     let wanted = args.launch.options();
     match token.and_then(|token| stage.resume(&token)) {
         Ok(boot) if !args.fresh && (wanted == LaunchOptions::default() || wanted == *boot.options()) => {
-            let with = boot.instance().map(|id| format!(", with {id}")).unwrap_or_default();
-            stage.reporter.note(format!("going on with the test that waits in {named}{with}"));
+            let instance = boot.instance();
+            stage.reporter.note(format!("going on with the test that waits in {named}, with {instance}"));
             Ok(Some(boot))
         }
         Ok(boot) => {
-            stage.reporter.note(format!("the test that waited in {named} is ended; this is a new one"));
-            if let Some(left) = stage.end(&boot).await {
-                let message = "the test that waited cannot be ended".to_owned();
-                return Err(Failure::Work { message, left: Left::These(vec![left]) }.into());
+            let instance = boot.instance();
+            stage.reporter.note(format!("the test that waited in {named} is ended, with {instance}"));
+            let left = stage.end(&boot).await;
+            if !left.is_nothing() {
+                let message = format!("{instance}, of the test that waited, cannot be ended");
+                return Err(Failure::Work { message, left }.into());
             }
             Ok(None)
         }
-        Err(error @ (TokenError::OtherImage { .. } | TokenError::Over { .. })) => {
+        Err(error @ TokenError::OtherImage { .. }) => {
             stage.reporter.note(format!("{named} is passed over: {error}"));
             Ok(None)
         }
@@ -198,7 +246,8 @@ async fn look(
     let answer = answer.await;
     phase.done();
     if let Err(error) = &answer
-        && !error.may_go_on()
+        && error.left().is_nothing()
+        && !matches!(error, AcceptanceError::NotOwn { .. })
     {
         file.remove()?;
     }
@@ -206,10 +255,9 @@ async fn look(
 }
 
 fn failure(error: AcceptanceError) -> anyhow::Error {
-    let left = error.left().map_or(Left::Nothing, |left| Left::These(vec![left.to_owned()]));
     match error {
         AcceptanceError::NotOwn { .. } => Failure::Input(chain(&error)).into(),
-        _ => Failure::of(&error, left).into(),
+        _ => Failure::of(&error, error.left()).into(),
     }
 }
 

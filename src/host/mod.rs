@@ -3,6 +3,7 @@
 //! Knows nothing of images; never prints.
 
 pub mod clock;
+pub mod error;
 pub mod exec;
 pub mod glob;
 pub mod kernel_log;
@@ -10,4 +11,5 @@ pub mod lock;
 pub mod namespace;
 pub mod root_dir;
 pub mod stop;
+pub mod survivors;
 pub mod whole_file;

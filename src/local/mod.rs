@@ -92,6 +92,10 @@ impl LocalClouds {
 }
 
 impl Clouds for LocalClouds {
+    fn name(&self) -> String {
+        format!("{} {}", Partition::local(), self.store.folder().display())
+    }
+
     fn home(&self) -> Place {
         self.home.clone()
     }

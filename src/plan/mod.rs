@@ -16,15 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::cloud::{
     Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageId, Place,
-    SnapshotId, Tags,
+    SnapshotId, Tags, tag,
 };
 use crate::recipe::{BootTest, Check, Imds, MethodChoice, Recipe, RootFilesystem, Scratch, Seal, Step};
 
 /// The name that a plan's root volume has where the base does not give one: Debian's and Amazon Linux's.
 const ROOT_DEVICE: &str = "/dev/xvda";
-
-/// What every tag of ours begins with.
-pub const TAG_PREFIX: &str = "bakehouse:";
 
 /// How the bytes come to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,12 +123,6 @@ impl Plan {
 
 /// After this long, what a bake left half-made may be swept. A bake takes minutes; CodePipeline ends a build after 8 h.
 const LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(12);
-
-/// `bakehouse:NAME`.
-#[must_use]
-pub fn tag(name: &str) -> String {
-    format!("{TAG_PREFIX}{name}")
-}
 
 /// Resolves a recipe.
 ///

@@ -5,7 +5,6 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -153,8 +152,6 @@ pub enum TokenError {
     OtherStage { stage: String, wanted: String },
     #[error("the token is of {named}, and the record of {wanted}; name the record that it belongs to")]
     OtherImage { named: String, wanted: String },
-    #[error("the token's time is over since {since}; begin anew")]
-    Over { since: Timestamp },
 }
 
 #[cfg(test)]

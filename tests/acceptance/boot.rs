@@ -9,11 +9,13 @@ use bakehouse::acceptance::{
     AcceptanceError, Boot, BootReport, BootSpec, BootStage, LaunchOptions, Stage, Status, Until,
 };
 use bakehouse::cloud::{
-    Cloud, CloudError, ErrorKind, Image, Instance, InstanceId, InstanceState, Instances, NewInstance, Place,
-    Result, Tags, Token,
+    Cloud, CloudError, Clouds, ErrorKind, Image, Instance, InstanceId, InstanceQuery, InstanceState,
+    Instances, NewInstance, Place, Result, Token,
 };
+use bakehouse::host::clock;
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::stop::Stop;
+use bakehouse::ledger::{Header, Ledger, Left, State};
 use bakehouse::recipe::{BootTest, Check, Span};
 use bakehouse::report::Reporter;
 use bakehouse::stage::{Answer, Claims, StageToken, TokenError, Wait};
@@ -77,6 +79,10 @@ impl Instances for Staged {
         Ok(Self::id())
     }
 
+    async fn find(&self, _query: &InstanceQuery) -> Result<Vec<Instance>> {
+        Ok(vec![self.describe(&Self::id()).await?])
+    }
+
     async fn describe(&self, id: &InstanceId) -> Result<Instance> {
         Ok(Instance {
             id: id.clone(),
@@ -87,7 +93,7 @@ impl Instances for Staged {
                 _ => InstanceState::Running,
             },
             reason: Some("a reason".to_owned()),
-            tags: tags("bake"),
+            tags: self.launched.lock().unwrap().last().map(|(new, _)| new.tags.clone()).unwrap_or_default(),
         })
     }
 
@@ -120,16 +126,11 @@ fn checks() -> Vec<Check> {
     serde_json::from_value(checks).unwrap()
 }
 
-fn tags(bake: &str) -> Tags {
-    Tags::from([("bakehouse:bake".to_owned(), bake.to_owned()), ("other".to_owned(), "x".to_owned())])
-}
-
 fn spec(within: u64) -> BootSpec {
     BootSpec {
         checks: checks(),
         boot: BootTest { within: Some(Span::from_secs(within)), console: None },
         bake: "bake".to_owned(),
-        tags: Tags::from([("bakehouse:bake".to_owned(), "bake".to_owned())]),
     }
 }
 
@@ -138,7 +139,21 @@ struct Scene {
     cloud: Cloud,
     staged: Arc<Staged>,
     reporter: Reporter,
-    _store: tempfile::TempDir,
+    store: tempfile::TempDir,
+}
+
+impl Clouds for Scene {
+    fn name(&self) -> String {
+        "staged".to_owned()
+    }
+
+    fn home(&self) -> Place {
+        self.cloud.place.clone()
+    }
+
+    fn at(&self, _place: &Place) -> Result<Cloud> {
+        Ok(self.cloud.clone())
+    }
 }
 
 impl Scene {
@@ -157,11 +172,18 @@ impl Scene {
             launched: Mutex::new(Vec::new()),
         });
         cloud.instances = staged.clone();
-        Self { cloud, staged, reporter: Reporter::silent(), _store: store }
+        Self { cloud, staged, reporter: Reporter::silent(), store }
     }
 
-    fn stage<'a>(&'a self, spec: &'a BootSpec) -> BootStage<'a> {
-        BootStage { cloud: &self.cloud, image: &self.staged.image, spec, reporter: &self.reporter }
+    /// The ledger of a process.
+    fn ledger(&self, name: &str) -> Ledger {
+        let header = Header::new("staged", "test", "bake", clock::wall());
+        Ledger::begin(&self.store.path().join(name), header).unwrap()
+    }
+
+    fn stage<'a>(&'a self, spec: &'a BootSpec, ledger: &'a Ledger) -> BootStage<'a> {
+        let (cloud, image, reporter) = (&self.cloud, &self.staged.image, &self.reporter);
+        BootStage { clouds: self, cloud, image, spec, ledger, reporter }
     }
 }
 
@@ -188,9 +210,14 @@ struct Run {
 
 async fn run(guest: Guest, stuck: bool, cloud_init: bool, spec: &BootSpec, stop: &Stop) -> Run {
     let scene = Scene::new(guest, stuck).await;
-    let stage = scene.stage(spec);
-    let (mut boot, _) = stage.begin(LaunchOptions::default(), cloud_init).unwrap();
-    let result = stage.go_on(&mut boot, Until::Done, stop, |_| ()).await.map(is_done);
+    let ledger = scene.ledger("ledger");
+    let stage = scene.stage(spec, &ledger);
+    let result = match stage.begin(LaunchOptions::default(), cloud_init, stop).await {
+        Ok(mut boot) => stage.go_on(&mut boot, Until::Done, stop, |_| ()).await.map(is_done),
+        Err(error) => Err(error),
+    };
+    // What could not be ended is what the ledger still has.
+    assert_eq!(ledger.is_settled(), !stuck || scene.staged.launched.lock().unwrap().is_empty());
     Run { result, staged: scene.staged.clone() }
 }
 
@@ -209,7 +236,7 @@ async fn an_answer_becomes_outcomes_and_the_instance_is_ended() {
     assert_eq!(report.outcomes[1].status, Status::Passed);
     assert_eq!(report.outcomes[2].status, Status::Failed("exit code 1, not 0; broken".to_owned()));
     assert!(!report.passed());
-    assert_eq!((report.stage, report.leftover), (None, None));
+    assert_eq!((report.stage, report.left), (None, Left::Nothing));
     assert!(!report.console.contains("@bakehouse-1"), "{}", report.console);
     let launched = run.staged.launched.lock().unwrap();
     let new = &launched[0].0;
@@ -224,7 +251,8 @@ async fn an_instance_that_cannot_be_ended_is_reported_and_the_verdict_stands() {
     let run = run(Guest::Answers, true, true, &spec(100), &Stop::never()).await;
     let report = run.result.unwrap();
     assert_eq!(report.outcomes[1].status, Status::Passed);
-    assert!(report.leftover.unwrap().contains("i-0123456789abcdef0 could not be ended"));
+    let left = report.left.to_string();
+    assert!(left.contains("i-0123456789abcdef0") && left.contains("staged"), "{left}");
 }
 
 #[tokio::test]
@@ -269,7 +297,7 @@ async fn a_stop_ends_the_instance_too() {
     let Err(AcceptanceError::Stopped { left }) = run.result else {
         panic!("{:?}", run.result);
     };
-    assert_eq!(left.is_some(), launched == 1);
+    assert_eq!(left.is_nothing(), launched == 0);
 }
 
 #[tokio::test]
@@ -293,23 +321,22 @@ async fn without_cloud_init_the_console_alone_tells() {
 
 /// Every look is another process's: nothing but the token goes from one to the next.
 #[tokio::test]
-async fn processes_that_know_the_token_alone_launch_once_and_come_to_the_same_end() {
+async fn processes_that_know_the_token_alone_come_to_the_same_end() {
     let scene = Scene::new(Guest::Answers, false).await;
     let spec = spec(100);
-    let stage = scene.stage(&spec);
-    let (_, first) =
-        stage.begin(LaunchOptions { kind: Some("k".into()), ..Default::default() }, true).unwrap();
-    assert!(scene.staged.launched.lock().unwrap().is_empty());
-    // Killed when it had launched and before it kept the new token: the same launch again.
-    let lost = waits(look(stage, &first).await);
-    let mut wait = waits(look(stage, &first).await);
-    {
-        let launched = scene.staged.launched.lock().unwrap();
-        assert_eq!(launched[0].1, launched[1].1);
-        assert_eq!(format!("{:?}", launched[0].0), format!("{:?}", launched[1].0));
-        assert_eq!(launched[0].0.kind.as_deref(), Some("k"));
-    }
-    assert_eq!(stage.resume(&lost.token).unwrap().instance(), Some(&Staged::id()));
+    let first = scene.ledger("first");
+    let stage = scene.stage(&spec, &first);
+    let mut boot = stage.begin(LaunchOptions::default(), true, &Stop::never()).await.unwrap();
+    let mut told = Vec::new();
+    let mut tell = |wait: &Wait| told.push((wait.token.clone(), first.entries()[0].state));
+    let answer = stage.go_on(&mut boot, Until::OneLook, &Stop::never(), &mut tell).await;
+    let mut wait = waits(answer.unwrap());
+    // Told before the ledger leaves the instance to whoever has the token.
+    assert_eq!(told[0], (wait.token.clone(), State::Created));
+    assert_eq!(first.entries()[0].state, State::Handed);
+
+    let second = scene.ledger("second");
+    let stage = scene.stage(&spec, &second);
     let report = loop {
         tokio::time::sleep(wait.after / 10).await;
         match look(stage, &wait.token).await {
@@ -321,70 +348,97 @@ async fn processes_that_know_the_token_alone_launch_once_and_come_to_the_same_en
         }
     };
     assert_eq!(*scene.staged.terminated.lock().unwrap(), 1);
+    assert!(second.is_settled());
+    // What the first ledger left to the token is not waited for when it is gone.
+    first.unwind(&scene, clock::wall()).await;
+    assert!(first.is_settled());
     // Another process had the same token: the instance is gone, and the console still says it.
     let other = is_done(look(stage, &wait.token).await);
     let found = |report: &BootReport| -> Vec<Status> {
         report.outcomes.iter().map(|outcome| outcome.status.clone()).collect()
     };
     assert_eq!(found(&other), found(&report));
-    assert_eq!(scene.staged.launched.lock().unwrap().len(), 2);
+    assert_eq!(scene.staged.launched.lock().unwrap().len(), 1);
+}
+
+/// Launched and looked at once, with the ledger and what the next process needs.
+async fn waiting(scene: &Scene, spec: &BootSpec) -> (Ledger, Wait) {
+    let ledger = scene.ledger("first");
+    let stage = scene.stage(spec, &ledger);
+    let mut boot = stage.begin(LaunchOptions::default(), true, &Stop::never()).await.unwrap();
+    let wait = waits(stage.go_on(&mut boot, Until::OneLook, &Stop::never(), |_| ()).await.unwrap());
+    (ledger, wait)
 }
 
 #[tokio::test]
-async fn an_instance_that_is_gone_when_the_test_goes_on_is_told() {
+async fn what_waits_is_left_alone_until_its_token_is_over() {
     let scene = Scene::new(Guest::Writes(""), false).await;
     let spec = spec(1000);
-    let stage = scene.stage(&spec);
-    let (mut boot, _) = stage.begin(LaunchOptions::default(), true).unwrap();
-    let wait = waits(stage.go_on(&mut boot, Until::OneLook, &Stop::never(), |_| ()).await.unwrap());
-    assert_eq!(waits(look(stage, &wait.token).await).percent, 0);
+    let (ledger, wait) = waiting(&scene, &spec).await;
+    ledger.unwind(&scene, clock::wall()).await;
     assert_eq!(*scene.staged.terminated.lock().unwrap(), 0);
-    assert_eq!(stage.end(&boot).await, None);
+    let stage = scene.stage(&spec, &ledger);
+    assert_eq!(waits(look(stage, &wait.token).await).percent, 0);
+    let later = clock::wall() + jiff::SignedDuration::from_hours(1);
+    ledger.unwind(&scene, later).await;
+    assert_eq!(*scene.staged.terminated.lock().unwrap(), 1);
+    // Gone when the test goes on: told, and not waited for.
     let report = is_done(look(stage, &wait.token).await);
     assert!(matches!(&report.outcomes[0].status, Status::Failed(why) if why.contains("(a reason)")));
+}
+
+#[tokio::test]
+async fn a_stop_ends_what_another_process_launched() {
+    let scene = Scene::new(Guest::Writes(""), false).await;
+    let spec = spec(1000);
+    let (_, wait) = waiting(&scene, &spec).await;
+    let second = scene.ledger("second");
+    let stage = scene.stage(&spec, &second);
+    let stop = Stop::never();
+    stop.request(libc::SIGTERM);
+    let mut boot = stage.resume(&wait.token).unwrap();
+    let error = stage.go_on(&mut boot, Until::Done, &stop, |_| ()).await.unwrap_err();
+    assert!(matches!(error, AcceptanceError::Stopped { left: Left::Nothing }), "{error}");
+    assert_eq!(*scene.staged.terminated.lock().unwrap(), 1);
 }
 
 /// A token is anybody's text: nothing is done to an instance that is not the test's.
 #[tokio::test]
 async fn a_token_that_names_another_instance_ends_nothing() {
     let scene = Scene::new(Guest::Writes(""), false).await;
-    // The bake of the record, which the token names as well; the instance is tagged as another's.
-    let spec = BootSpec { bake: "mine".to_owned(), tags: tags("mine"), ..spec(100) };
-    let stage = scene.stage(&spec);
-    let (mut boot, token) = stage.begin(LaunchOptions::default(), true).unwrap();
-    let wait = waits(stage.go_on(&mut boot, Until::OneLook, &Stop::never(), |_| ()).await.unwrap());
-    let mut boot = stage.resume(&wait.token).unwrap();
-    let error = stage.go_on(&mut boot, Until::Done, &Stop::never(), |_| ()).await.unwrap_err();
-    assert!(matches!(error, AcceptanceError::NotOwn { .. }), "{error}");
-    let stopped = Stop::never();
-    stopped.request(libc::SIGTERM);
-    let error = stage.go_on(&mut boot, Until::Done, &stopped, |_| ()).await.unwrap_err();
-    assert!(matches!(error, AcceptanceError::Stopped { left: None }), "{error}");
-    assert_eq!(stage.end(&boot).await, None);
-    assert_eq!(*scene.staged.terminated.lock().unwrap(), 0);
-
-    let claims: Claims<serde_json::Value> = token.claims("test").unwrap();
-    let changed = |change: &dyn Fn(&mut Claims<serde_json::Value>)| {
+    let spec = spec(100);
+    let (ledger, wait) = waiting(&scene, &spec).await;
+    let stage = scene.stage(&spec, &ledger);
+    let claims: Claims<serde_json::Value> = wait.token.claims("test").unwrap();
+    let forged = |change: &dyn Fn(&mut Claims<serde_json::Value>)| {
         let mut claims = claims.clone();
         change(&mut claims);
-        stage.resume(&StageToken::of(&claims).unwrap()).unwrap_err()
+        stage.resume(&StageToken::of(&claims).unwrap())
     };
-    assert!(matches!(changed(&|claims| claims.bake = "b".into()), TokenError::OtherImage { .. }));
-    assert!(matches!(changed(&|claims| claims.stage = "bake".into()), TokenError::OtherStage { .. }));
+    let mut boot = forged(&|claims| claims.needs["nonce"] = "another".into()).unwrap();
+    let stopped = Stop::never();
+    stopped.request(libc::SIGTERM);
+    let error = stage.go_on(&mut boot, Until::Done, &Stop::never(), |_| ()).await.unwrap_err();
+    assert!(matches!(error, AcceptanceError::NotOwn { .. }), "{error}");
+    let error = stage.go_on(&mut boot, Until::Done, &stopped, |_| ()).await.unwrap_err();
+    assert!(matches!(error, AcceptanceError::Stopped { left: Left::Nothing }), "{error}");
+    assert_eq!(stage.end(&boot).await, Left::Nothing);
+    assert_eq!(*scene.staged.terminated.lock().unwrap(), 0);
+
+    let error = forged(&|claims| claims.bake = "b".into()).unwrap_err();
+    assert!(matches!(error, TokenError::OtherImage { .. }), "{error}");
+    let error = forged(&|claims| claims.stage = "bake".into()).unwrap_err();
+    assert!(matches!(error, TokenError::OtherStage { .. }), "{error}");
     for (key, value) in [
-        ("nonce", serde_json::json!("'; reboot; '")),
-        ("nonce", serde_json::json!("")),
-        ("begun", serde_json::json!("never")),
-        ("begun", serde_json::json!("9999-99-99T00:00:00Z")),
-        ("launched", serde_json::json!({"instance": "../i-0", "at": "2026-01-02T03:04:05Z"})),
+        ("instance", serde_json::json!("../i-0")),
+        ("launched", serde_json::json!("never")),
+        ("expires", serde_json::json!("9999-99-99T00:00:00Z")),
         ("options", serde_json::json!({"root-size": -1})),
-        ("more", serde_json::json!(1)),
+        ("own", serde_json::json!(true)),
     ] {
-        let error = changed(&|claims| claims.needs[key] = value.clone());
+        let error = forged(&|claims| claims.needs[key] = value.clone()).unwrap_err();
         assert!(matches!(error, TokenError::Damaged(_)), "{key} {value}: {error}");
     }
-    let old = serde_json::json!("-009999-01-02T01:59:59Z");
-    assert!(matches!(changed(&|claims| claims.needs["begun"] = old.clone()), TokenError::Over { .. }));
 }
 
 /// Times that no clock shows make no test that never ends.
@@ -392,14 +446,13 @@ async fn a_token_that_names_another_instance_ends_nothing() {
 async fn times_of_a_token_are_bounded_by_the_clock() {
     let scene = Scene::new(Guest::Writes(""), false).await;
     let spec = spec(1);
-    let stage = scene.stage(&spec);
-    let (_, token) = stage.begin(LaunchOptions::default(), true).unwrap();
-    let mut claims: Claims<serde_json::Value> = token.claims("test").unwrap();
+    let (ledger, wait) = waiting(&scene, &spec).await;
+    let stage = scene.stage(&spec, &ledger);
+    let mut claims: Claims<serde_json::Value> = wait.token.claims("test").unwrap();
     for time in ["9999-12-30T22:00:00Z", "-009999-01-02T01:59:59Z"] {
-        claims.needs["begun"] = serde_json::json!(time);
-        claims.needs["launched"] = serde_json::json!({"instance": Staged::id(), "at": time});
-        let token = StageToken::of(&claims).unwrap();
-        let mut boot: Boot = stage.resume(&token).unwrap();
+        claims.needs["launched"] = serde_json::json!(time);
+        claims.needs["expires"] = serde_json::json!(time);
+        let mut boot: Boot = stage.resume(&StageToken::of(&claims).unwrap()).unwrap();
         let report = is_done(stage.go_on(&mut boot, Until::Done, &Stop::never(), |_| ()).await.unwrap());
         assert!(!report.passed());
     }

@@ -19,7 +19,7 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
     ("provision", &["recipe", "report", "host"]),
     ("method", &["plan", "disk", "provision", "recipe", "report", "ledger", "cloud", "host"]),
     ("image", &["method", "plan", "provision", "recipe", "report", "ledger", "cloud", "host"]),
-    ("acceptance", &["provision", "recipe", "report", "stage", "cloud", "host"]),
+    ("acceptance", &["provision", "recipe", "report", "stage", "ledger", "cloud", "host"]),
 ];
 
 /// A file longer than this is two nouns.
