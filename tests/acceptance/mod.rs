@@ -5,3 +5,4 @@ mod guest;
 mod in_root;
 mod metadata;
 mod qemu;
+mod waiting;

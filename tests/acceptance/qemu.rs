@@ -11,12 +11,12 @@ use bakehouse::local::qemu::{DiskBus, Session, interactive};
 use crate::gate;
 use crate::stored;
 
-const TOOLS: [&str; 4] = ["qemu-system-x86_64", "flock", "timeout", "setsid"];
-const WORDS: &str = "the boot sector speaks\r\n";
+pub const TOOLS: [&str; 4] = ["qemu-system-x86_64", "flock", "timeout", "setsid"];
+pub const WORDS: &str = "the boot sector speaks\r\n";
 
 /// Writes [`WORDS`] to the first serial port; then powers off by ACPI (port 0x604, as SeaBIOS sets QEMU's `pc` up) or
 /// halts for ever.
-fn boot_sector(power_off: bool) -> Vec<u8> {
+pub fn boot_sector(power_off: bool) -> Vec<u8> {
     let mut code = vec![
         0x31, 0xc0, 0x8e, 0xd8, 0xfc, // xor %ax,%ax; mov %ax,%ds; cld
         0xbe, 0x80, 0x7c, 0xba, 0xf8, 0x03, // mov $0x7c80,%si; mov $0x3f8,%dx
