@@ -9,6 +9,7 @@ mod conformance;
 mod disk;
 mod gate;
 mod layout;
+mod ledger;
 mod provision;
 mod recipes;
 mod store;

@@ -273,20 +273,24 @@ impl BootStage<'_> {
 
     /// Whatever the token that it was handed to says: it is over.
     async fn unwind(&self) -> Left {
-        let undone = self.ledger.unwind(self.clouds, Timestamp::MAX).await;
-        let left: Left = undone.iter().collect();
+        let mut left = Left::Nothing;
+        for undo in self.ledger.unwind(self.clouds, Timestamp::MAX).await {
+            undo.add_all(&mut left);
+        }
         if !left.is_nothing() {
             self.reporter.warning(left.to_string());
         }
         left
     }
 
-    /// Gives the token away, before the first look; from then on the instance is whoever's has it.
+    /// Gives the token away, before the first look. The ledger leaves the instance to it first: else a token could be
+    /// kept whose instance the next process undoes. Killed in between, the instance ends by itself and is swept.
     fn announce(&self, boot: &Boot, tell: &mut impl FnMut(&Wait)) -> Result<(), Failed> {
-        tell(&self.wait(boot)?);
+        let wait = self.wait(boot)?;
         if boot.own {
             self.ledger.hand(boot.instance.clone(), boot.expires).map_err(Failed::Ledger)?;
         }
+        tell(&wait);
         Ok(())
     }
 

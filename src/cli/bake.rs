@@ -14,7 +14,7 @@ use crate::host::clock;
 use crate::image::{self, Record, RegisterError, cyclonedx, environment};
 use crate::ledger::{End, Header, Ledger, Left};
 use crate::method::{self, BakeCause, Baked, Bench, WorkDir, keep, orphans};
-use crate::plan::Plan;
+use crate::plan::{LONGEST, Plan};
 use crate::recipe::Span;
 use crate::report::JsonLines;
 
@@ -32,6 +32,9 @@ pub struct Args {
     /// Show the plan and stop.
     #[arg(long)]
     dry_run: bool,
+    /// End the bake when it takes longer than this; at most 11h.
+    #[arg(long, value_name = "TIME", default_value = "8h", value_parser = Span::parse, env = "BAKEHOUSE_WITHIN")]
+    within: Span,
     /// What becomes of the root when a step fails.
     #[arg(long, value_enum, default_value = "clean", env = "BAKEHOUSE_ON_FAILURE")]
     on_failure: OnFailure,
@@ -55,6 +58,12 @@ enum OnFailure {
 }
 
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    if args.within.duration() > LONGEST.unsigned_abs() {
+        anyhow::bail!(Failure::Input(
+            "--within: a bake may take 11h at most; after 12h what it created counts as left behind"
+                .to_owned()
+        ));
+    }
     if let Some(bake) = &args.drop {
         session::require_root()?;
         return Ok(keep::drop_root(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?);
@@ -95,6 +104,7 @@ fn finish(bake: &str, args: &Args, global: &Global) -> anyhow::Result<()> {
         let (kept, work) =
             keep::take_over(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
         let mut plan = kept.plan;
+        plan.renew(clock::wall());
         plan.fingerprint = format!("repaired in {bake}");
         plan.tags.insert(tag("fingerprint"), plan.fingerprint.clone());
         let baking = Baking { session, global, args, recipe_dir: kept.recipe_dir, recipe: kept.recipe };
@@ -126,6 +136,8 @@ struct Baking<'a> {
 impl Baking<'_> {
     async fn bake(self, plan: Plan, out: PathBuf, resume: Option<(usize, WorkDir)>) -> anyhow::Result<()> {
         let Self { session, global, args, recipe_dir, recipe } = self;
+        let within = jiff::SignedDuration::try_from(args.within.duration()).unwrap_or(LONGEST);
+        session.stop.at(clock::wall() + within.min(LONGEST));
         std::fs::create_dir_all(&out)
             .map_err(|error| Failure::Input(format!("--out: cannot make {}: {error}", out.display())))?;
         let events = File::create(out.join("events.jsonl"))
@@ -146,6 +158,7 @@ impl Baking<'_> {
                 (None, WorkDir::create(&global.work(), &plan.bake)?)
             }
         };
+        session::work_in(&work)?;
         let header = Header::new(&session.clouds.name(), "bake", &plan.bake, clock::wall());
         let ledger = Ledger::begin(&work.ledger(), header)?;
         // What was kept once was worth keeping.
@@ -210,8 +223,10 @@ impl Baking<'_> {
 
 /// Undoes what a bake that failed has created, and gives what is left.
 async fn undo(bench: Bench, cause: &(dyn Error + 'static), session: &Session, global: &Global) -> Left {
-    let undone = bench.ledger.unwind(&*session.clouds, clock::wall()).await;
-    let mut left: Left = undone.iter().collect();
+    let mut left = Left::Nothing;
+    for undo in bench.ledger.unwind(&*session.clouds, clock::wall()).await {
+        undo.add_all(&mut left);
+    }
     if let Some(BakeCause::Kept { bake, until, .. }) = cause.downcast_ref() {
         let (again, path) = (global.again(), bench.work.keep());
         left.add(format!(

@@ -9,6 +9,7 @@ use crate::cloud::{AccountId, Cloud, Clouds, Region};
 use crate::host::namespace;
 use crate::host::stop::Stop;
 use crate::local::{LocalClouds, Store};
+use crate::method::{WorkDir, WorkError};
 use crate::report::{JsonLines, Reporter, Terminal};
 
 /// Options that every verb takes; each also as an environment variable.
@@ -131,6 +132,19 @@ impl Global {
     }
 }
 
+/// Puts the temporary files of this process, and of programs that it starts, into a work folder: whoever clears that
+/// clears them too. A process has one.
+///
+/// # Errors
+/// Where the folder cannot be made.
+pub fn work_in(work: &WorkDir) -> anyhow::Result<()> {
+    let folder = work.path().join("tmp");
+    std::fs::create_dir_all(&folder).map_err(|source| WorkError::Create { path: folder.clone(), source })?;
+    // Refused only where it was set before: then they are in that one.
+    let _ = tempfile::env::override_temp_dir(&folder);
+    Ok(())
+}
+
 /// A path that means the same from any folder.
 #[must_use]
 pub fn absolute(path: &Path) -> PathBuf {
@@ -217,6 +231,12 @@ where
         let result = work(stop.clone()).await;
         match (result.map_err(Failure::from), stop.signal()) {
             (Ok(()), _) => Ok(()),
+            (Err(Failure::Work { left, .. } | Failure::Unavailable { left, .. }), _)
+                if stop.deadline().is_some() =>
+            {
+                let message = "it took longer than it may and was ended; --within allows more".to_owned();
+                Err(Failure::Work { message, left }.into())
+            }
             // Whatever failed after the signal failed because of it.
             (Err(Failure::Work { left, .. } | Failure::Unavailable { left, .. }), Some(signal)) => {
                 Err(Failure::Interrupted { signal, left }.into())

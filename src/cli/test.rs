@@ -107,6 +107,7 @@ async fn test(
     clear_orphans(session, global).await;
     let name = format!("{STAGE}-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
     let work = WorkDir::create(&global.work(), &name)?;
+    session::work_in(&work)?;
     let header = Header::new(&session.clouds.name(), STAGE, &record.bake, clock::wall());
     let ledger = Ledger::begin(&work.ledger(), header)?;
     let tested = boot_test(&mut record, path, &image, &ledger, args, session, global).await;

@@ -119,6 +119,16 @@ impl Entry {
         Self { intent, state: State::Intended, id: None, until: None }
     }
 
+    /// Its id and place; where the id is not known, what it was to be.
+    #[must_use]
+    pub fn named(&self) -> String {
+        let Intent { place, what, .. } = &self.intent;
+        match &self.id {
+            Some(id) => format!("{id} in {place}"),
+            None => format!("`{what}` in {place}"),
+        }
+    }
+
     /// Takes an event in; `false` where it may not happen.
     #[must_use]
     pub fn take(&mut self, event: &Event) -> bool {

@@ -11,6 +11,7 @@ mod entry;
 mod left;
 mod log;
 mod resource;
+pub mod sweep;
 mod unwind;
 
 use std::future::Future;

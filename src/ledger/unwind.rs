@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use super::entry::{Entry, Event, Role, State};
 use super::{Id, Kind, Ledger, Left};
 use crate::cloud::{
-    Cloud, CloudError, Clouds, ErrorKind, ImageId, ImageQuery, InstanceQuery, InstanceState, SnapshotId,
-    SnapshotQuery, retrying,
+    Cloud, CloudError, Clouds, ErrorKind, Image, ImageId, ImageQuery, InstanceQuery, InstanceState,
+    SnapshotId, SnapshotQuery, retrying,
 };
 use crate::host::error::chain;
 use crate::host::stop::Stop;
@@ -37,25 +37,22 @@ pub enum End {
 }
 
 impl Undo {
-    /// Adds what is still there to what an error left.
-    pub fn add_to(&self, left: &mut Left) {
+    /// Adds what should be gone and is not.
+    pub fn add_stuck(&self, left: &mut Left) {
         let Self { kind, what, end } = self;
         match end {
-            End::Removed | End::Absent | End::Waiting(_) => {}
-            End::Kept(why) | End::Stuck(why) => left.add(format!("{kind} {what}: {why}")),
+            End::Removed | End::Absent | End::Waiting(_) | End::Kept(_) => {}
+            End::Stuck(why) => left.add(format!("{kind} {what}: {why}")),
             End::Unseen(why) => left.add_unseen(format!("{kind} {what}: {why}")),
         }
     }
-}
 
-/// What of several is still there.
-impl<'a> FromIterator<&'a Undo> for Left {
-    fn from_iter<T: IntoIterator<Item = &'a Undo>>(undone: T) -> Self {
-        let mut left = Self::Nothing;
-        for undo in undone {
-            undo.add_to(&mut left);
+    /// Adds what is still there, also what is the user's: for work that failed and has nothing to show for it.
+    pub fn add_all(&self, left: &mut Left) {
+        match &self.end {
+            End::Kept(why) => left.add(format!("{} {}: {why}", self.kind, self.what)),
+            _ => self.add_stuck(left),
         }
-        left
     }
 }
 
@@ -72,7 +69,7 @@ impl Ledger {
             if let Some(until) = handed
                 && may_be_there(entry, clouds).await
             {
-                undone.push(Undo { kind: entry.intent.kind, what: named(entry), end: End::Waiting(until) });
+                undone.push(Undo { kind: entry.intent.kind, what: entry.named(), end: End::Waiting(until) });
                 continue;
             }
             undone.extend(self.undo(number, entry, &entries, clouds).await);
@@ -91,7 +88,7 @@ impl Ledger {
             Ok(cloud) => cloud,
             Err(error) => {
                 tell(Event::Stuck { why: error.to_string() });
-                return vec![one(named(entry), End::Unseen(error.to_string()))];
+                return vec![one(entry.named(), End::Unseen(error.to_string()))];
             }
         };
         let ids = match &entry.id {
@@ -102,7 +99,7 @@ impl Ledger {
                 }
                 Err(error) => {
                     tell(Event::Stuck { why: error.to_string() });
-                    return vec![one(named(entry), End::Unseen(chain(&error)))];
+                    return vec![one(entry.named(), End::Unseen(chain(&error)))];
                 }
             },
         };
@@ -135,15 +132,6 @@ impl Ledger {
 async fn may_be_there(entry: &Entry, clouds: &dyn Clouds) -> bool {
     let (Some(id), Ok(cloud)) = (&entry.id, clouds.at(&entry.intent.place)) else { return true };
     is_there(id, &cloud).await.unwrap_or_else(|error| error.kind != ErrorKind::NotFound)
-}
-
-/// What an entry is called before it has an id.
-fn named(entry: &Entry) -> String {
-    let place = &entry.intent.place;
-    match &entry.id {
-        Some(id) => format!("{id} in {place}"),
-        None => format!("`{}` in {place}", entry.intent.what),
-    }
 }
 
 /// What a call made whose answer was lost: by its tags, in its place.
@@ -226,11 +214,15 @@ async fn is_there(id: &Id, cloud: &Cloud) -> Result<bool, CloudError> {
 
 /// The account's own images that have a snapshot as one of their volumes.
 async fn users_of(snapshot: &SnapshotId, cloud: &Cloud) -> Result<Vec<ImageId>, CloudError> {
-    let images = retrying(&Stop::never(), || cloud.images.find(&EVERYTHING)).await?;
+    let images = own_images(cloud).await?;
     Ok(images.into_iter().filter(|image| image.uses(snapshot)).map(|image| image.id).collect())
 }
 
-static EVERYTHING: std::sync::LazyLock<ImageQuery> = std::sync::LazyLock::new(ImageQuery::default);
+/// All images of the account's own.
+pub(super) async fn own_images(cloud: &Cloud) -> Result<Vec<Image>, CloudError> {
+    let query = ImageQuery::default();
+    retrying(&Stop::never(), || cloud.images.find(&query)).await
+}
 
 /// Whether an instance ended, or is about to, so that nothing is left to be done.
 pub(super) fn is_over(state: InstanceState) -> bool {

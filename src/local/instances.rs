@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Store;
 use super::accelerator::Emulator;
 use super::firmware::Firmware;
 use super::instance_folder::{InstanceFolder, Record, VERSION, held};
 use super::laws;
 use super::metadata::{self, Identity, Metadata};
 use super::qemu::{Console, DiskBus, Machine, PROGRAM, QemuError, bootable, own_firmware};
+use super::{Store, StoreError};
 use crate::cloud::{
     CloudError, Digest, ErrorKind, Image, ImageState, Instance, InstanceId, InstanceQuery, InstanceState,
     Instances, NewInstance, Place, Result, Token,
@@ -132,21 +132,56 @@ impl LocalInstances {
         Ok(homes)
     }
 
-    /// Takes away what instances that ended by themselves left, and forgets those that ended long ago.
-    fn tidy(&self) -> io::Result<()> {
+    /// Takes away what instances that ended by themselves left, and forgets those that ended long ago. The caller holds
+    /// the folder's lock.
+    fn tidy(&self) -> io::Result<u64> {
+        let over = self.over()?;
+        let count = over.len() as u64;
+        for Over { home, ended } in over {
+            match ended {
+                None => std::fs::remove_dir_all(&home.0)?,
+                Some((record, reason)) => home.end(record, reason)?,
+            }
+        }
+        Ok(count)
+    }
+
+    /// What is over.
+    fn over(&self) -> io::Result<Vec<Over>> {
+        let mut over = Vec::new();
         for home in self.homes()? {
-            let Some(record) = home.read()? else { continue };
+            let Some(record) = home.read()? else {
+                over.push(Over { home, ended: None });
+                continue;
+            };
             match (&record.ended, home.state(&record)?) {
                 (Some(ended), _) if clock::wall().duration_since(ended.at) > REMEMBERED => {
-                    std::fs::remove_dir_all(&home.0)?;
+                    over.push(Over { home, ended: None });
                 }
                 (None, (InstanceState::Terminated, reason)) => {
-                    home.end(record, reason.unwrap_or_default())?;
+                    over.push(Over { home, ended: Some((record, reason.unwrap_or_default())) });
                 }
                 _ => {}
             }
         }
-        Ok(())
+        Ok(over)
+    }
+
+    /// How many instances that ended still have something here.
+    pub(super) fn leftovers(&self) -> std::result::Result<u64, StoreError> {
+        let folder = self.folder();
+        Ok(self.over().map_err(StoreError::io("look at", &folder))?.len() as u64)
+    }
+
+    /// Takes that away.
+    pub(super) fn clear_leftovers(&self) -> std::result::Result<u64, StoreError> {
+        let folder = self.folder();
+        if !folder.exists() {
+            return Ok(0);
+        }
+        let lock = folder.join("lock");
+        let _lock = FileLock::exclusive(&lock).map_err(StoreError::io("lock", &lock))?;
+        self.tidy().map_err(StoreError::io("tidy", &folder))
     }
 
     /// The instance that this token already made.
@@ -311,6 +346,13 @@ impl LocalInstances {
         }
         Ok(())
     }
+}
+
+/// An instance that is over.
+struct Over {
+    home: InstanceFolder,
+    /// Its record and why it ended, where its disk is still there; `None` where it is to be forgotten, or never began.
+    ended: Option<(Record, String)>,
 }
 
 /// A request that was checked.

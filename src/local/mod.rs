@@ -118,7 +118,7 @@ impl Clouds for LocalClouds {
             place: place.clone(),
             snapshots: Arc::new(snapshots::LocalSnapshots(here.clone())),
             images: Arc::new(images::LocalImages(here.clone())),
-            instances: Arc::new(instances::LocalInstances::new(self.store.clone(), place.clone())),
+            instances: Arc::new(here.instances()),
             parameters: Arc::new(parameters::LocalParameters(here)),
         })
     }

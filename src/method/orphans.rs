@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::work::is_name;
+use super::work::{is_name, own_folder};
 use super::{WorkDir, WorkError};
 use crate::cloud::Clouds;
 use crate::disk::loop_device;
@@ -40,9 +40,10 @@ pub struct Cleared {
 /// [`WorkError`]: they cannot be listed.
 pub fn find(base: &Path) -> Result<Vec<Orphan>, WorkError> {
     let failed = |source| WorkError::Create { path: base.to_owned(), source };
-    if !base.is_dir() {
+    if std::fs::symlink_metadata(base).is_err() {
         return Ok(Vec::new());
     }
+    own_folder(base)?;
     // So that a folder that was just made, and is about to be locked, is not taken for one that was left.
     let _still = WorkDir::base_lock(base)?;
     let mut found = Vec::new();
@@ -83,14 +84,16 @@ impl Orphan {
         let _path = self.work.keep();
     }
 
-    /// What of it is on this host besides the folder, in words.
+    /// What of it is on this host, in words.
     #[must_use]
     pub fn on_host(&self) -> Vec<String> {
         let path = self.work.path();
         let loops = loop_device::backed_below(path);
         let devices: Vec<_> = loops.iter().map(|number| (loop_device::LOOP_MAJOR, *number)).collect();
         let processes = survivors::of(path, &devices).into_iter().map(|one| one.to_string());
-        processes.chain(loops.iter().map(|number| format!("loop device {number}"))).collect()
+        let loops = loops.iter().map(|number| format!("loop device {number}"));
+        let folder = self.work.has_more_than_a_ledger().then(|| path.display().to_string());
+        processes.chain(loops).chain(folder).collect()
     }
 
     /// Ends what still runs of it, undoes what its ledger names, and removes the folder.
@@ -116,22 +119,26 @@ impl Orphan {
             }
             Ok(Some(ledger)) => {
                 cleared.undone = ledger.unwind(clouds, now).await;
-                cleared.left = std::mem::take(&mut cleared.left).and(cleared.undone.iter().collect());
+                for undo in &cleared.undone {
+                    undo.add_stuck(&mut cleared.left);
+                }
             }
             Err(error) => cleared.left.add(chain(&error)),
         }
-        if let Err(error) = self.work.close() {
-            cleared.left.add(chain(&error));
+        let had_more = self.work.has_more_than_a_ledger();
+        match self.work.close() {
+            Ok(()) if had_more || !path.exists() => cleared.removed.push(path.display().to_string()),
+            Ok(()) => {}
+            Err(error) => cleared.left.add(chain(&error)),
         }
-        for number in loop_device::release_below(&path).await {
-            cleared.left.add(format!("loop device {number} is still in use"));
+        let stuck = loop_device::release_below(&path).await;
+        for number in loops {
+            if stuck.contains(&number) {
+                cleared.left.add(format!("loop device {number} of {} is still in use", path.display()));
+            } else {
+                cleared.removed.push(format!("loop device {number}"));
+            }
         }
-        cleared.removed.extend(
-            loops
-                .iter()
-                .filter(|number| !loop_device::backed_below(&path).contains(number))
-                .map(|number| format!("loop device {number}")),
-        );
         cleared
     }
 }

@@ -89,6 +89,13 @@ impl WorkDir {
         self.path.join(LEDGER)
     }
 
+    /// Whether anything is in it besides what an unsettled ledger needs.
+    pub(super) fn has_more_than_a_ledger(&self) -> bool {
+        let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name());
+        names.any(|name| name != LEDGER && name != LOCK) || !self.ledger().exists()
+    }
+
     /// The folder's lock, for a process that goes on with it.
     ///
     /// # Errors
@@ -168,7 +175,7 @@ pub(super) fn is_name(name: &str) -> bool {
 
 /// Makes the folder that work folders are in, for root's or the user's own eyes, and refuses one that somebody else could
 /// have prepared: files of roots lie in it, and other users' hands in it could lead root anywhere.
-fn own_folder(base: &Path) -> Result<(), WorkError> {
+pub(super) fn own_folder(base: &Path) -> Result<(), WorkError> {
     let failed = |source| WorkError::Create { path: base.to_owned(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(failed)?;
     let found = std::fs::symlink_metadata(base).map_err(failed)?;

@@ -331,9 +331,8 @@ async fn processes_that_know_the_token_alone_come_to_the_same_end() {
     let mut tell = |wait: &Wait| told.push((wait.token.clone(), first.entries()[0].state));
     let answer = stage.go_on(&mut boot, Until::OneLook, &Stop::never(), &mut tell).await;
     let mut wait = waits(answer.unwrap());
-    // Told before the ledger leaves the instance to whoever has the token.
-    assert_eq!(told[0], (wait.token.clone(), State::Created));
-    assert_eq!(first.entries()[0].state, State::Handed);
+    // No token is told whose instance the ledger would still undo.
+    assert_eq!(told[0], (wait.token.clone(), State::Handed));
 
     let second = scene.ledger("second");
     let stage = scene.stage(&spec, &second);

@@ -2,7 +2,7 @@
 //! console, an end.
 
 use bakehouse::cloud::{
-    BootMode, Cloud, ErrorKind, Image, InstanceId, InstanceState, NewInstance, Tags, Token,
+    BootMode, Cloud, ErrorKind, Image, InstanceId, InstanceQuery, InstanceState, NewInstance, Tags, Token,
 };
 
 use bakehouse::host::stop::Stop;
@@ -95,6 +95,15 @@ async fn an_instance_lives_speaks_and_is_terminated() {
     let about = cloud.instances.describe(&id).await.unwrap();
     assert_eq!(about.image, image.id);
     assert_eq!(about.tags["bakehouse:bake"], "test");
+    // It is found by its tags, and by what it is.
+    let query = |key: &str, value: &str| InstanceQuery {
+        tags: Tags::from([(key.to_owned(), value.to_owned())]),
+        tag_keys: vec![key.to_owned()],
+        ..InstanceQuery::default()
+    };
+    let found = cloud.instances.find(&query("bakehouse:bake", "test")).await.unwrap();
+    assert_eq!(found.iter().map(|one| (&one.id, one.state)).collect::<Vec<_>>(), [(&id, about.state)]);
+    assert!(cloud.instances.find(&query("bakehouse:bake", "other")).await.unwrap().is_empty());
 
     cloud.instances.terminate(&id).await.unwrap();
     let reason = until_state(&cloud, &id, InstanceState::Terminated).await;

@@ -77,6 +77,51 @@ fn an_interrupted_bake_leaves_nothing() {
     }
 }
 
+/// A bake that was killed leaves what the kernel does not take back: its step goes on in its namespace. `sweep` ends and
+/// removes all of it, and so does the next bake.
+#[test]
+fn what_a_killed_bake_left_goes_with_sweep_or_with_the_next_bake() {
+    let Some(shared) = Yard::shared() else { return };
+    let yard = Yard::new();
+    copy_store(shared, &yard);
+    let before = yard.snapshots();
+    let slow = recipe("killed", "test -e /etc/no-such-file || echo it began; sleep 1000");
+    let kill = || {
+        yard.recipe("killed", &slow);
+        let mut child = yard.start(&["bake", "killed"]);
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.is_ok_and(|line| line.contains("it began"))), "the step did not begin");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    kill();
+    let dry = yard.run(&["sweep", "--dry-run"]).ok();
+    for part in ["process", "loop device", "work/bake-"] {
+        assert!(dry.out.contains(part), "{part}: {}", dry.out);
+    }
+    let swept = yard.run(&["sweep"]).ok();
+    assert_eq!(swept.out.lines().count(), dry.out.lines().count(), "{}\n{}", dry.out, swept.out);
+    yard.assert_nothing_left();
+    assert_eq!(yard.snapshots(), before);
+    assert_eq!(yard.run(&["sweep"]).ok().out.trim(), "0 removed");
+
+    kill();
+    yard.recipe("killed", &recipe("killed", "exit 3"));
+    yard.bake("killed", &[]).code(3);
+    yard.assert_nothing_left();
+    assert_eq!(yard.snapshots(), before);
+}
+
+/// A bake that takes longer than it may ends, and has undone what it made.
+#[test]
+fn a_bake_ends_at_its_deadline() {
+    let Some(yard) = Yard::shared() else { return };
+    yard.recipe("late", &recipe("late", "sleep 1000"));
+    let said = yard.bake("late", &["--within", "1s"]).code(3);
+    assert!(said.err.contains("--within") && said.err.contains("nothing was left behind"), "{}", said.err);
+    yard.bake("late", &["--within", "12h"]).code(2);
+}
+
 fn copy_store(from: &Yard, to: &Yard) {
     // Blocks are never changed in place: links are as good as copies and cost nothing.
     let status =

@@ -1,10 +1,12 @@
 //! The README's main job.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 
 use crate::yard::{Yard, machine, repository};
 
-/// Two layers: the second holds only its changed blocks, boots, and serves its page.
+/// Two layers: the second holds only its changed blocks, boots, and serves its page. The test is killed while it waits
+/// for the boot; the same command goes on with the same instance.
 #[test]
 fn two_layers_are_baked_checked_and_booted() {
     let Some(yard) = Yard::shared() else { return };
@@ -36,8 +38,19 @@ fn two_layers_are_baked_checked_and_booted() {
     assert!(line.ends_with(base["name"].as_str().unwrap()), "{list}");
 
     let boot = machine();
+    let mut killed = yard.start(&["test", "web"]);
+    let mut lines = BufReader::new(killed.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let booting = lines.find_map(|line| Some(line.trim().split_once(" is booting")?.0.to_owned())).unwrap();
+    let token = yard.out("web").join("test.token");
+    while !token.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
     let said = yard.run(&["test", "web"]).ok();
     drop(boot);
+    assert!(said.err.contains("going on with the test") && said.err.contains(&booting), "{}", said.err);
+    assert!(!token.exists());
     assert!(!said.out.contains("not judged"), "{}", said.out);
     let junit = fs::read_to_string(yard.out("web").join("junit.xml")).unwrap();
     assert!(junit.contains("<testcase") && !junit.contains("<failure"), "{junit}");

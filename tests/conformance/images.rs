@@ -113,7 +113,10 @@ async fn images_are_found_by_owner_name_and_tag(cloud: &Cloud) {
 
     let tagged =
         ImageQuery { tags: Tags::from([("team".to_owned(), name.clone())]), ..ImageQuery::default() };
-    assert_eq!(found(cloud, tagged).await, [other]);
+    assert_eq!(found(cloud, tagged.clone()).await, std::slice::from_ref(&other));
+    let keyed = |key: &str| ImageQuery { tag_keys: vec![key.to_owned()], ..tagged.clone() };
+    assert_eq!(found(cloud, keyed("team")).await, [other]);
+    assert!(found(cloud, keyed("nobody's")).await.is_empty());
 
     let unknown = ImageQuery {
         ids: vec![id, ImageId::parse("ami-0123456789abcdef0").unwrap()],

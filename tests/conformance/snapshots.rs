@@ -28,6 +28,7 @@ on_every_cloud!(
     a_listing_is_ascending_over_many_pages,
     tokens_are_checked_and_differ_between_listings,
     snapshots_are_found_by_tag,
+    a_pending_snapshot_can_be_deleted,
     an_unknown_snapshot_is_not_found,
     a_deleted_snapshot_is_gone,
     a_request_beyond_the_limits_is_refused,
@@ -231,8 +232,27 @@ async fn snapshots_are_found_by_tag(cloud: &Cloud) {
     let found = cloud.snapshots.describe(&query(&team)).await.unwrap();
     assert_eq!(found.iter().map(|one| &one.id).collect::<Vec<_>>(), [&id]);
     assert!(cloud.snapshots.describe(&query("nobody's")).await.unwrap().is_empty());
+    let keys = |keys: &[&str]| SnapshotQuery {
+        tag_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        ..query(&team)
+    };
+    assert_eq!(cloud.snapshots.describe(&keys(&["a", "team"])).await.unwrap().len(), 1);
+    assert!(cloud.snapshots.describe(&keys(&["a", "b"])).await.unwrap().is_empty());
     let all = cloud.snapshots.describe(&SnapshotQuery::default()).await.unwrap();
     assert!(all.len() >= 2);
+}
+
+async fn a_pending_snapshot_can_be_deleted(cloud: &Cloud) {
+    for puts in [0, 2] {
+        let id = cloud.snapshots.start(&new_snapshot(1, None), &new_token()).await.unwrap();
+        for index in 0..puts {
+            put(cloud, &id, index, &block(index.into())).await.unwrap();
+        }
+        cloud.snapshots.delete(&id).await.unwrap();
+        refused(snapshot_state(cloud, &id).await, ErrorKind::NotFound);
+        refused(put(cloud, &id, 0, &block(1)).await, ErrorKind::NotFound);
+        refused(cloud.snapshots.complete(&id, 0, checksum(&BTreeMap::new())).await, ErrorKind::NotFound);
+    }
 }
 
 fn nobody() -> SnapshotId {
