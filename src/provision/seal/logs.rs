@@ -10,38 +10,54 @@ use super::{SealError, Sealed};
 use crate::host::root_dir::RootDir;
 
 pub(super) fn clear(root: &RootDir, folder: &str, done: &mut Vec<Sealed>) -> Result<(), SealError> {
-    let names = match root.symlink_metadata(folder) {
-        Ok(found) if found.is_dir() => root.list(folder),
-        // A link leads to where no log of ours is, or out of the folder.
-        _ => return Ok(()),
-    };
-    for name in names.map_err(|source| SealError::file("list", folder, source))? {
-        let path = format!("{folder}/{name}");
-        let found = match root.symlink_metadata(&path) {
-            Ok(found) => found,
-            // A name that is not UTF-8 cannot be said here. No program of a distribution has such a log.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(SealError::file("look at", &path, source)),
+    // A list and no recursion: how deep folders lie is the root's choice.
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let names = match root.symlink_metadata(&folder) {
+            Ok(found) if found.is_dir() => root.list(&folder),
+            // A link leads to where no log of ours is, or out of the folder.
+            _ => continue,
         };
-        let cleared = if found.is_dir() && path == "/var/log/journal" {
-            // Its subfolder is named after the machine id. The folder itself says that the journal is kept.
-            root.remove_content(&path).map_err(|source| SealError::file("empty", &path, source))? > 0
-        } else if found.is_dir() {
-            clear(root, &path, done)?;
-            false
-        } else if found.is_file() && is_rotated(&name) {
-            root.remove(&path).map_err(|source| SealError::file("remove", &path, source))?
-        } else if found.is_file() && found.len() > 0 {
-            truncate(root, &path).map_err(|source| SealError::file("empty", &path, source))?;
-            true
-        } else {
-            false
-        };
-        if cleared {
-            done.push(Sealed { what: "logs".to_owned(), path });
+        for name in names.map_err(|source| SealError::file("list", &folder, source))? {
+            let path = format!("{folder}/{name}");
+            match clear_one(root, &path, &name)? {
+                Found::Folder => folders.push(path),
+                Found::Cleared => done.push(Sealed { what: "logs".to_owned(), path }),
+                Found::Nothing => {}
+            }
         }
     }
     Ok(())
+}
+
+enum Found {
+    /// To be looked into.
+    Folder,
+    Cleared,
+    Nothing,
+}
+
+fn clear_one(root: &RootDir, path: &str, name: &str) -> Result<Found, SealError> {
+    let found = match root.symlink_metadata(path) {
+        Ok(found) => found,
+        // A name that is not UTF-8 cannot be said here. No program of a distribution has such a log.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(source) => return Err(SealError::file("look at", path, source)),
+    };
+    let cleared = if found.is_dir() && path == "/var/log/journal" {
+        // Its subfolder is named after the machine id. The folder itself says that the journal is kept.
+        root.remove_content(path).map_err(|source| SealError::file("empty", path, source))? > 0
+    } else if found.is_dir() {
+        return Ok(Found::Folder);
+    } else if found.is_file() && is_rotated(name) {
+        root.remove(path).map_err(|source| SealError::file("remove", path, source))?
+    } else if found.is_file() && found.len() > 0 {
+        truncate(root, path).map_err(|source| SealError::file("empty", path, source))?;
+        true
+    } else {
+        false
+    };
+    Ok(if cleared { Found::Cleared } else { Found::Nothing })
 }
 
 fn truncate(root: &RootDir, path: &str) -> io::Result<()> {
@@ -66,6 +82,27 @@ fn is_rotated(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_as_deep_as_a_path_can_say_are_cleared() {
+        use rustix::fs::{mkdirat, openat};
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("var/log")).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let mut at = rustix::fs::open(dir.path().join("var/log"), flags, Mode::empty()).unwrap();
+        // PATH_MAX is 4096 with the NUL: `/var/log`, 2040 times `/d`, `/x`.
+        for _ in 0..2040 {
+            mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = openat(&at, "d", flags, Mode::empty()).unwrap();
+        }
+        let log = openat(&at, "x", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU).unwrap();
+        rustix::io::write(&log, b"a line").unwrap();
+        let root = RootDir::open(dir.path()).unwrap();
+        let mut done = Vec::new();
+        clear(&root, "/var/log", &mut done).unwrap();
+        assert_eq!(done.len(), 1);
+        assert_eq!(File::from(log).metadata().unwrap().len(), 0);
+    }
 
     #[test]
     fn rotated_logs_are_told_by_their_names() {
