@@ -111,7 +111,8 @@ fn line(text: &str) -> Option<Subvolume> {
 /// one file system: the second mount is refused, or shows the first copy. It then waits until the first is gone.
 ///
 /// # Errors
-/// [`MountError`]: the kernel's refusal; [`MountError::Copy`] where the other one stays, or a stop was asked for.
+/// [`MountError`]: the kernel's refusal; [`MountError::Copy`] where the other one stays, [`MountError::Stopped`] where a
+/// stop was asked for meanwhile.
 pub(super) async fn mount(
     device: &LoopDevice,
     target: Target<'_>,
@@ -132,7 +133,9 @@ pub(super) async fn mount(
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
-            () = stop.requested() => break,
+            () = stop.requested() => {
+                return Err(MountError::Stopped { source_path: PathBuf::from(device.node()) });
+            }
         }
     }
     Err(MountError::Copy { source_path: PathBuf::from(device.node()) })

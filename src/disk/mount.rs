@@ -270,6 +270,12 @@ pub enum MountError {
         source_path.display()
     )]
     Copy { source_path: PathBuf },
+    #[error(
+        "stopped while a copy of the btrfs on {} was mounted on this machine, whose kernel takes the two for one (before \
+         Linux 6.7)",
+        source_path.display()
+    )]
+    Stopped { source_path: PathBuf },
     #[error("cannot write out what was changed in {}", path.display())]
     Sync { path: PathBuf, source: io::Error },
     #[error("what was mounted at {} is not there any more", path.display())]
