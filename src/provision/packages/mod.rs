@@ -98,15 +98,27 @@ pub(super) fn sources(manager: &dyn PackageManager, root: &RootDir) -> Result<St
     Ok(files.into_iter().map(|(path, text)| format!("{path}\n{text}\n")).collect())
 }
 
+/// Bytes of all files that say where packages come from: a distribution has some KiB, most of them keys.
+const LARGEST: usize = 8 << 20;
+
 /// The files that patterns fit, with their paths. One that is not there is left out.
 fn read(root: &RootDir, patterns: &[&str]) -> Result<Vec<(String, String)>, RootError> {
     let mut files = Vec::new();
+    let mut size = 0;
     for pattern in patterns {
         let paths =
             glob::expand(root, pattern).map_err(|source| RootError::file("look for", pattern, source))?;
         for path in paths {
             match root.read_text(&path) {
-                Ok(text) => files.push((path, text)),
+                Ok(text) => {
+                    size += text.len();
+                    if size > LARGEST {
+                        let why = format!("package sources of more than {} MiB in all", LARGEST >> 20);
+                        let source = io::Error::new(io::ErrorKind::InvalidData, why);
+                        return Err(RootError::file("read", &path, source));
+                    }
+                    files.push((path, text));
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(RootError::file("read", &path, source)),
             }
@@ -186,6 +198,19 @@ mod tests {
         assert_eq!(found(&["zypper", "dnf"], &["unknown"]), Some("dnf"));
         assert_eq!(found(&["yum"], &[]), Some("yum"));
         assert_eq!(found(&["apk"], &["alpine"]), None);
+    }
+
+    #[test]
+    fn sources_are_read_to_a_bound_in_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootDir::open(dir.path()).unwrap();
+        for name in ["a", "b"] {
+            std::fs::write(dir.path().join(name), vec![b'#'; LARGEST / 2]).unwrap();
+        }
+        assert_eq!(read(&root, &["/*"]).unwrap().len(), 2);
+        std::fs::write(dir.path().join("c"), "x").unwrap();
+        let error = read(&root, &["/*"]).unwrap_err();
+        assert!(crate::host::error::chain(&error).contains("more than 8 MiB"), "{error}");
     }
 
     #[test]
