@@ -26,7 +26,7 @@ pub use log::Header;
 pub use resource::{Id, Kind};
 pub use unwind::{End, Undo};
 
-use crate::cloud::{self, CloudError, retrying};
+use crate::cloud::{self, CloudError, ImageId, retrying};
 use crate::host::stop::Stop;
 use log::Log;
 
@@ -139,6 +139,15 @@ impl Ledger {
             return Err(LedgerError::Illegal { what: format!("handing on {id}, which is not in it") });
         }
         self.tell(&entries.into_iter().map(|entry| (entry, Event::Handed { until })).collect::<Vec<_>>())
+    }
+
+    /// The image whose registration was the commit.
+    #[must_use]
+    pub fn image(&self) -> Option<ImageId> {
+        self.entries().into_iter().find_map(|entry| match entry.id {
+            Some(Id::Image(id)) if entry.intent.role == Role::Commit => Some(id),
+            _ => None,
+        })
     }
 
     /// Whether nothing in it is to be done any more.
