@@ -11,7 +11,7 @@ use super::session::{self, Global, Mounts, Session, absolute};
 use crate::cloud::{ErrorKind, ImageId, ImageQuery, ImageState, retrying, tag};
 use crate::host::clock;
 use crate::image::{self, ImagePlace, Record, RegisterError};
-use crate::ledger::{End, Header, Ledger, Left};
+use crate::ledger::{End, Header, Ledger, Left, Undo};
 use crate::method::{self, BakeCause, Bench, WorkDir, keep, orphans};
 use crate::plan::{LONGEST, Plan};
 use crate::recipe::Span;
@@ -298,7 +298,7 @@ pub fn delivered(folder: &Path, image: &ImageId, session: &Session) {
         )),
         Ok(None) => {}
         Err(error) => session.reporter.warning(format!(
-            "{image} was registered by a bake that was killed then, and its record cannot be written: {error}"
+            "{image} was registered by a bake that was killed then, and its record is not delivered: {error:#}"
         )),
     }
 }
@@ -314,10 +314,19 @@ pub async fn clear_orphans(session: &Session, global: &Global) {
         let cleared = orphan
             .clear(&*session.clouds, clock::wall(), &|folder, image| delivered(folder, image, session))
             .await;
-        reporter.note(format!("{}, which a killed bake left, was taken away", cleared.path.display()));
-        for undo in &cleared.undone {
-            if let End::Kept(why) = &undo.end {
-                reporter.note(format!("{} {} stays: {why}", undo.kind, undo.what));
+        if !cleared.removed.is_empty() || !cleared.undone.is_empty() {
+            reporter.note(format!("what was left in {} by work that was killed:", cleared.path.display()));
+        }
+        for what in &cleared.removed {
+            reporter.note(format!("removed {what}"));
+        }
+        for Undo { kind, what, end } in &cleared.undone {
+            match end {
+                End::Removed => reporter.note(format!("removed {kind} {what}")),
+                End::Kept(why) => reporter.note(format!("{kind} {what} stays: {why}")),
+                End::Waiting(until) => reporter.note(format!("{kind} {what} is waited for until {until}")),
+                // Nothing was there, or `left` tells it.
+                End::Absent | End::Stuck(_) | End::Unseen(_) => {}
             }
         }
         if let Some(cloud) = &cleared.elsewhere {

@@ -33,11 +33,10 @@ impl Delivery {
         std::fs::write(record, serde_json::to_vec(self)?)
     }
 
-    /// Delivers what a killed bake kept in its folder, and says where; `None` where it kept nothing, or where something
-    /// newer is in its place.
+    /// Delivers what a killed bake kept in its folder, and says where; `None` where it had delivered it itself.
     ///
     /// # Errors
-    /// What cannot be read or written.
+    /// What cannot be read or written; that a newer record is in its place.
     pub fn finish(folder: &Path, image: ImageId) -> anyhow::Result<Option<PathBuf>> {
         let [kept, blocks] = WorkDir::DELIVERY.map(|name| folder.join(name));
         if !kept.exists() {
@@ -47,6 +46,8 @@ impl Delivery {
         let changed = |path: &Path| path.metadata().and_then(|about| about.modified()).ok();
         let path = out.join("image.json");
         if changed(&path) > changed(&kept) {
+            let own = Record::read(&path).is_ok_and(|found| found.bake == record.bake);
+            anyhow::ensure!(own, "a newer record is in its place, {}", path.display());
             return Ok(None);
         }
         record.images.push(ImagePlace { place, image, snapshot });

@@ -65,7 +65,7 @@ impl Report {
             // It is as it should be: an image was registered, and has its snapshot.
             End::Kept(why) => self.keep(what, why),
             End::Waiting(until) => {
-                self.keep(what, format!("a test that waits goes on with it until {until}"));
+                self.keep(what, format!("it is waited for until {until}"));
             }
             // In `left`.
             End::Stuck(_) | End::Unseen(_) => {}

@@ -229,7 +229,10 @@ pub enum LedgerError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot read the ledger {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("the ledger {} is damaged in line {line}: {why}", path.display())]
+    #[error(
+        "the ledger {} is damaged in line {line}: {why}; remove it, and `bakehouse sweep` finds what it names when that has expired",
+        path.display()
+    )]
     Damaged { path: PathBuf, line: usize, why: String },
     #[error("the ledger {} is of another cloud: {cloud}", path.display())]
     OtherCloud { path: PathBuf, cloud: String },
