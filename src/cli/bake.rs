@@ -1,22 +1,21 @@
 //! `bakehouse bake`: from a recipe to a registered image and its record.
 
-use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::delivery::{Delivery, deliver};
 use super::exit::{Failure, chain};
 use super::plan::{RecipeArgs, make};
 use super::print;
 use super::session::{self, Global, Mounts, Session, absolute};
-use crate::cloud::{ErrorKind, ImageQuery, ImageState, retrying, tag};
-use crate::disk::BlockMap;
+use crate::cloud::{ErrorKind, ImageId, ImageQuery, ImageState, retrying, tag};
 use crate::host::clock;
-use crate::image::{self, Record, RegisterError, cyclonedx, environment};
-use crate::ledger::{End, Header, Ledger, Left};
-use crate::method::{self, BakeCause, Baked, Bench, WorkDir, keep, orphans};
+use crate::image::{self, ImagePlace, Record, RegisterError};
+use crate::ledger::{End, Header, Ledger, Left, Undo};
+use crate::method::{self, BakeCause, Bench, WorkDir, keep, orphans};
 use crate::plan::{LONGEST, Plan};
 use crate::recipe::Span;
-use crate::report::JsonLines;
+use crate::report::{JsonLines, Timing};
 
 /// Bake the image that a recipe describes.
 ///
@@ -75,6 +74,10 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mounts = if args.dry_run { Mounts::No } else { Mounts::Yes };
     session::run(global, mounts, |session| async move {
         let out = global.out(&loaded.dir);
+        if !args.dry_run {
+            // First: one of them may have registered an image, and this bake may be the same again.
+            clear_orphans(&session, global).await;
+        }
         let plan = make(&args.recipe, &loaded, &session, global).await?;
         if args.dry_run {
             return super::plan::show(&plan, global);
@@ -153,10 +156,7 @@ impl Baking<'_> {
 
         let (resume, work) = match resume {
             Some((step, work)) => (Some(step), work),
-            None => {
-                clear_orphans(&session, global).await;
-                (None, WorkDir::create(&global.work(), &plan.bake)?)
-            }
+            None => (None, WorkDir::create(&global.work(), &plan.bake)?),
         };
         session::work_in(&work)?;
         let header = Header::new(&session.clouds.name(), "bake", &plan.bake, clock::wall());
@@ -184,31 +184,52 @@ impl Baking<'_> {
             Ok(baked) => baked,
             Err(error) => {
                 let reporter = bench.reporter.clone();
-                let left = error.left.clone().and(undo(bench, &error.cause, &session, global).await);
+                let left = error.left.and(unwound(&bench, &session).await).and(match &error.cause {
+                    BakeCause::Kept { bake, until, .. } => kept(bench, *until, bake, global),
+                    _ => closed(bench),
+                });
                 let failure = Failure::of(&error.cause, left);
                 anyhow::bail!(failure.masked(|text| reporter.masked(text)));
             }
         };
-        let registered =
-            image::register(&plan, &baked, &recipe, &session.cloud, &bench.ledger, &session.stop).await;
-        let mut record = match registered {
-            Ok(record) => record,
-            Err(error) => {
-                let mut left = Left::Nothing;
-                if let RegisterError::NotAvailable { image, .. } = &error {
-                    left.add(format!("image {image} in {}", session.cloud.place));
-                }
-                let left = left.and(undo(bench, &error, &session, global).await);
-                let taken =
-                    matches!(&error, RegisterError::Register(source) if source.kind == ErrorKind::Exists);
-                return Err(if taken && left.is_nothing() {
-                    Failure::Input(chain(&error))
-                } else {
-                    Failure::of(&error, left)
-                }
-                .into());
-            }
+        let mut record = image::draft(&plan, &baked, &recipe);
+        let delivery = Delivery {
+            out: out.clone(),
+            place: plan.place.clone(),
+            snapshot: baked.snapshot.clone(),
+            record: record.clone(),
         };
+        let began = std::time::Instant::now();
+        let registered = match delivery.keep(&bench.work, &baked.map) {
+            Ok(()) => image::register(&plan, &baked, &session.cloud, &bench.ledger, &session.stop).await,
+            Err(source) => Err(RegisterError::Keep { path: bench.work.path().to_owned(), source }),
+        };
+        match registered {
+            Ok(image) => record.images.push(image),
+            Err(error) => {
+                let left = unwound(&bench, &session).await;
+                match (&error, bench.ledger.image()) {
+                    // All answers were lost, and the image is there.
+                    (RegisterError::Register(_), Some(image)) => {
+                        session
+                            .reporter
+                            .warning(format!("{image} was registered after all: {}", chain(&error)));
+                        record.images.push(ImagePlace {
+                            place: plan.place.clone(),
+                            image,
+                            snapshot: baked.snapshot.clone(),
+                        });
+                    }
+                    _ => return Err(not_registered(&error, left.and(closed(bench)), &session).into()),
+                }
+            }
+        }
+        record.timings.push(Timing::new("register", began.elapsed()));
+        if let Err(error) = deliver(&record, &baked.map, &out) {
+            // The ledger stays, and with it what is to be delivered.
+            let _ = bench.work.close();
+            return Err(error);
+        }
         // The image is good: what a clean-up could not take away is told, and is no failure.
         let settled = bench.ledger.close().map(drop).map_err(|error| chain(&error));
         let closed = bench.work.close().map_err(|error| chain(&error));
@@ -216,29 +237,70 @@ impl Baking<'_> {
             session.reporter.warning(format!("left behind: {what}"));
             record.leftovers.push(what);
         }
-        write(&record, &baked, &out)?;
+        if !record.leftovers.is_empty()
+            && let Err(error) = record.write(&out.join("image.json"))
+        {
+            session.reporter.warning(format!("the record does not name what is left: {}", chain(&error)));
+        }
         tell(&record, &out, global)
     }
 }
 
-/// Undoes what a bake that failed has created, and gives what is left.
-async fn undo(bench: Bench, cause: &(dyn Error + 'static), session: &Session, global: &Global) -> Left {
+/// Undoes what a bake that failed has created, and gives what is left of that.
+async fn unwound(bench: &Bench, session: &Session) -> Left {
     let mut left = Left::Nothing;
     for undo in bench.ledger.unwind(&*session.clouds, clock::wall()).await {
         undo.add_all(&mut left);
     }
-    if let Some(BakeCause::Kept { bake, until, .. }) = cause.downcast_ref() {
-        let (again, path) = (global.again(), bench.work.keep());
-        left.add(format!(
-            "{}, the root, kept until {until}\n    look into it   bakehouse shell{again} {bake}\n    \
-             go on with it  bakehouse bake{again} --finish {bake}\n    \
-             drop it        bakehouse bake{again} --drop {bake}",
-            path.display()
-        ));
-    } else if let Err(error) = bench.work.close() {
+    left
+}
+
+/// Takes the work folder away, and gives what is left of it.
+fn closed(bench: Bench) -> Left {
+    let mut left = Left::Nothing;
+    if let Err(error) = bench.work.close() {
         left.add(chain(&error));
     }
     left
+}
+
+/// Leaves the work folder to its keeper, and says how to go on.
+fn kept(bench: Bench, until: jiff::Timestamp, bake: &str, global: &Global) -> Left {
+    let (again, path) = (global.again(), bench.work.keep());
+    Left::These(vec![format!(
+        "{}, the root, kept until {until}\n    look into it   bakehouse shell{again} {bake}\n    \
+         go on with it  bakehouse bake{again} --finish {bake}\n    \
+         drop it        bakehouse bake{again} --drop {bake}",
+        path.display()
+    )])
+}
+
+fn not_registered(error: &RegisterError, mut left: Left, session: &Session) -> Failure {
+    match error {
+        RegisterError::NotAvailable { image, .. } => {
+            left.add(format!("image {image} in {}", session.cloud.place));
+        }
+        // Another image has the name.
+        RegisterError::Register(source) if source.kind == ErrorKind::Exists && left.is_nothing() => {
+            return Failure::Input(chain(error));
+        }
+        _ => {}
+    }
+    Failure::of(error, left)
+}
+
+/// Delivers the record of an image that a killed bake registered.
+pub fn delivered(folder: &Path, image: &ImageId, session: &Session) {
+    match Delivery::finish(folder, image.clone()) {
+        Ok(Some(path)) => session.reporter.note(format!(
+            "{image} was registered by a bake that was killed then; its record is {} now",
+            path.display()
+        )),
+        Ok(None) => {}
+        Err(error) => session.reporter.warning(format!(
+            "{image} was registered by a bake that was killed then, and its record is not delivered: {error:#}"
+        )),
+    }
 }
 
 /// Takes away what killed bakes left. What cannot be is told, and does not keep this bake from its work.
@@ -249,14 +311,22 @@ pub async fn clear_orphans(session: &Session, global: &Global) {
         Err(error) => return reporter.warning(chain(&error)),
     };
     for orphan in orphans {
-        let cleared = orphan.clear(&*session.clouds, clock::wall()).await;
-        // The ledger of a test that waits stays.
-        if !cleared.path.exists() {
-            reporter.note(format!("{}, which was left by a kill, was taken away", cleared.path.display()));
+        let cleared = orphan
+            .clear(&*session.clouds, clock::wall(), &|folder, image| delivered(folder, image, session))
+            .await;
+        if !cleared.removed.is_empty() || !cleared.undone.is_empty() {
+            reporter.note(format!("what was left in {} by work that was killed:", cleared.path.display()));
         }
-        for undo in &cleared.undone {
-            if let End::Kept(why) = &undo.end {
-                reporter.note(format!("{} {} stays: {why}", undo.kind, undo.what));
+        for what in &cleared.removed {
+            reporter.note(format!("removed {what}"));
+        }
+        for Undo { kind, what, end } in &cleared.undone {
+            match end {
+                End::Removed => reporter.note(format!("removed {kind} {what}")),
+                End::Kept(why) => reporter.note(format!("{kind} {what} stays: {why}")),
+                End::Waiting(until) => reporter.note(format!("{kind} {what} is waited for until {until}")),
+                // Nothing was there, or `left` tells it.
+                End::Absent | End::Stuck(_) | End::Unseen(_) => {}
             }
         }
         if let Some(cloud) = &cleared.elsewhere {
@@ -266,25 +336,6 @@ pub async fn clear_orphans(session: &Session, global: &Global) {
             reporter.warning(format!("of a killed bake, {}", cleared.left));
         }
     }
-}
-
-fn write(record: &Record, baked: &Baked, out: &Path) -> anyhow::Result<()> {
-    let failed = |what: &str, error: &(dyn std::error::Error + 'static)| {
-        let image = record.home().map(|home| home.image.to_string()).unwrap_or_default();
-        Failure::Work {
-            message: format!("{image} is registered, but {what} cannot be written: {}", chain(error)),
-            left: Left::These(vec![image]),
-        }
-    };
-    let map: &BlockMap = &baked.map;
-    map.write(&out.join("blocks.map")).map_err(|error| failed("blocks.map", &error))?;
-    let sbom = cyclonedx(record);
-    std::fs::write(out.join("sbom.cdx.json"), format!("{sbom:#}\n"))
-        .map_err(|error| failed("sbom.cdx.json", &error))?;
-    std::fs::write(out.join("bakehouse.env"), environment(record))
-        .map_err(|error| failed("bakehouse.env", &error))?;
-    // Last: who finds a record finds what stands beside it too.
-    Ok(record.write(&out.join("image.json")).map_err(|error| failed("image.json", &error))?)
 }
 
 fn tell(record: &Record, out: &Path, global: &Global) -> anyhow::Result<()> {

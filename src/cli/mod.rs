@@ -3,6 +3,7 @@
 
 mod bake;
 mod boot;
+mod delivery;
 mod exit;
 mod export;
 mod images;

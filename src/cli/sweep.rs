@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
+use super::bake::delivered;
 use super::exit::{Failure, chain};
 use super::print;
 use super::session::{self, Global, Mounts, Session};
 use crate::host::clock;
 use crate::ledger::sweep::{Why, sweep};
-use crate::ledger::{End, Left, Undo};
+use crate::ledger::{End, Entry, Left, Role, Undo};
 use crate::method::orphans::{self, Orphan};
 
 /// Remove what was left behind: on this host by work that was killed, and in the cloud what has expired.
@@ -64,7 +65,7 @@ impl Report {
             // It is as it should be: an image was registered, and has its snapshot.
             End::Kept(why) => self.keep(what, why),
             End::Waiting(until) => {
-                self.keep(what, format!("a test that waits goes on with it until {until}"));
+                self.keep(what, format!("it is waited for until {until}"));
             }
             // In `left`.
             End::Stuck(_) | End::Unseen(_) => {}
@@ -104,7 +105,9 @@ async fn here(report: &mut Report, session: &Session, global: &Global) {
             would_clear(orphan, report, session);
             continue;
         }
-        let cleared = orphan.clear(&*session.clouds, clock::wall()).await;
+        let cleared = orphan
+            .clear(&*session.clouds, clock::wall(), &|folder, image| delivered(folder, image, session))
+            .await;
         for undo in &cleared.undone {
             report.undo(undo);
         }
@@ -125,7 +128,9 @@ fn would_clear(orphan: Orphan, report: &mut Report, session: &Session) {
             report.keep(orphan.path().display(), why);
         }
         Ok(Some(ledger)) => {
-            for entry in ledger.entries().iter().filter(|entry| !entry.is_settled()) {
+            let entries = ledger.entries();
+            let open = |entry: &&Entry| !entry.is_settled() && entry.intent.role == Role::Temporary;
+            for entry in entries.iter().filter(open) {
                 report.removed.push(format!("{} {}, where it is there", entry.intent.kind, entry.named()));
             }
         }

@@ -83,6 +83,7 @@ fn search(folder: &Path, devices: &[(u32, u32)]) -> Vec<(Survivor, OwnedFd)> {
         return Vec::new();
     };
     let spared = lineage();
+    let own = super::namespace::mounts_below(&folder).unwrap_or_default();
     let mut found: Vec<_> = processes
         .flatten()
         .filter_map(|entry| {
@@ -92,7 +93,7 @@ fn search(folder: &Path, devices: &[(u32, u32)]) -> Vec<(Survivor, OwnedFd)> {
             }
             // Opened before it is looked at: whoever gets its number later is not meant.
             let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-            if !belongs(&entry.path(), &folder, devices) || !is_alive(pid) {
+            if !belongs(&entry.path(), &folder, devices, &own) || !is_alive(pid) {
                 return None;
             }
             let command = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
@@ -103,7 +104,8 @@ fn search(folder: &Path, devices: &[(u32, u32)]) -> Vec<(Survivor, OwnedFd)> {
     found
 }
 
-fn belongs(process: &Path, folder: &Path, devices: &[(u32, u32)]) -> bool {
+/// `own` is what is mounted below the folder here: every namespace that was made from this one has it too.
+fn belongs(process: &Path, folder: &Path, devices: &[(u32, u32)], own: &[PathBuf]) -> bool {
     let below = |link: &Path| {
         let target = std::fs::read_link(link).ok()?;
         target.strip_prefix(folder).ok().map(Path::to_owned)
@@ -125,9 +127,9 @@ fn belongs(process: &Path, folder: &Path, devices: &[(u32, u32)]) -> bool {
         let mut words = line.split(|byte| *byte == b' ').skip(2);
         let device = words.next().and_then(device);
         // proc(5): ID PARENT MAJOR:MINOR ROOT POINT and more.
-        let point = words.nth(1).map(super::namespace::path_of);
-        device.is_some_and(|device| devices.contains(&device))
-            || point.is_some_and(|point| point.starts_with(folder))
+        let point = words.nth(1).map(super::namespace::path_of).unwrap_or_default();
+        let theirs = device.is_some_and(|device| devices.contains(&device)) || point.starts_with(folder);
+        theirs && !own.contains(&point)
     })
 }
 

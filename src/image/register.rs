@@ -1,5 +1,6 @@
 //! Registering: the commit of a bake. Before it nothing is the user's; after it nothing of the image is taken away.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{BaseRecord, Disk, FORMAT, ImagePlace, Record};
@@ -11,26 +12,70 @@ use crate::host::stop::Stop;
 use crate::ledger::{CreateError, Intent, Kind, Ledger, LedgerError, Role};
 use crate::method::Baked;
 use crate::plan::{BasePlan, Plan};
-use crate::report::Timing;
 
 /// EC2 shows a registered image as available within seconds; a copy of blocks is not involved.
 const AVAILABLE: Wait =
     Wait { what: "image available", every: Duration::from_secs(1), within: Duration::from_secs(600) };
 
-/// Registers what was baked and waits until it can be used. `recipe` is the digest of the recipe's file. On an error
-/// before the commit, the caller unwinds the ledger.
+/// The record of what was baked, as long as there is no image of it. `recipe` is the digest of the recipe's file.
+#[must_use]
+pub fn draft(plan: &Plan, baked: &Baked, recipe: &str) -> Record {
+    Record {
+        format: FORMAT,
+        written_by: env!("CARGO_PKG_VERSION").to_owned(),
+        family: plan.family.clone(),
+        name: plan.image_name.clone(),
+        architecture: plan.architecture(),
+        bake: plan.bake.clone(),
+        method: plan.method.as_str().to_owned(),
+        created: plan.created.to_string(),
+        images: Vec::new(),
+        base: match &plan.base {
+            BasePlan::Scratch { scratch, .. } => BaseRecord::Scratch {
+                distribution: format!("{:?}", scratch.distribution).to_lowercase(),
+                suite: scratch.suite.clone(),
+            },
+            BasePlan::File { path, .. } => BaseRecord::File { path: path.display().to_string() },
+            BasePlan::Image { id, name, snapshot, .. } => {
+                BaseRecord::Image { id: id.clone(), name: name.clone(), snapshot: snapshot.clone() }
+            }
+        },
+        lineage: match &plan.base {
+            BasePlan::Image { lineage, .. } => lineage.clone(),
+            BasePlan::Scratch { .. } | BasePlan::File { .. } => Vec::new(),
+        },
+        recipe: recipe.to_owned(),
+        fingerprint: plan.fingerprint.clone(),
+        inputs: plan.inputs.clone(),
+        source: plan.source.clone(),
+        disk: Disk {
+            size: baked.map.volume_size,
+            digest: baked.map.digest().hex(),
+            block_map: "blocks.map".to_owned(),
+            blocks: baked.map.len() as u64,
+            changed_blocks: baked.changed,
+        },
+        system: Some(baked.installed.system.clone()),
+        packages: baked.installed.packages.clone(),
+        timings: baked.timings.clone(),
+        leftovers: Vec::new(),
+        checks: plan.checks.clone(),
+        boot: plan.boot.clone(),
+        test: None,
+    }
+}
+
+/// Registers what was baked and waits until it can be used. On an error before the commit, the caller unwinds the ledger.
 ///
 /// # Errors
 /// [`RegisterError`]. Where the image was registered and only the wait failed, the error names it.
 pub async fn register(
     plan: &Plan,
     baked: &Baked,
-    recipe: &str,
     cloud: &Cloud,
     ledger: &Ledger,
     stop: &Stop,
-) -> Result<Record, RegisterError> {
-    let began = std::time::Instant::now();
+) -> Result<ImagePlace, RegisterError> {
     let mut attributes = plan.attributes.clone();
     let root = attributes.root_device.clone();
     let disk = attributes
@@ -65,51 +110,7 @@ pub async fn register(
     })
     .await
     .map_err(|source| RegisterError::NotAvailable { image: id.clone(), source })?;
-    let mut timings = baked.timings.clone();
-    timings.push(Timing::new("register", began.elapsed()));
-    Ok(Record {
-        format: FORMAT,
-        written_by: env!("CARGO_PKG_VERSION").to_owned(),
-        family: plan.family.clone(),
-        name: plan.image_name.clone(),
-        architecture: plan.architecture(),
-        bake: plan.bake.clone(),
-        method: plan.method.as_str().to_owned(),
-        created: plan.created.to_string(),
-        images: vec![ImagePlace { place: cloud.place.clone(), image: id, snapshot: baked.snapshot.clone() }],
-        base: match &plan.base {
-            BasePlan::Scratch { scratch, .. } => BaseRecord::Scratch {
-                distribution: format!("{:?}", scratch.distribution).to_lowercase(),
-                suite: scratch.suite.clone(),
-            },
-            BasePlan::File { path, .. } => BaseRecord::File { path: path.display().to_string() },
-            BasePlan::Image { id, name, snapshot, .. } => {
-                BaseRecord::Image { id: id.clone(), name: name.clone(), snapshot: snapshot.clone() }
-            }
-        },
-        lineage: match &plan.base {
-            BasePlan::Image { lineage, .. } => lineage.clone(),
-            BasePlan::Scratch { .. } | BasePlan::File { .. } => Vec::new(),
-        },
-        recipe: recipe.to_owned(),
-        fingerprint: plan.fingerprint.clone(),
-        inputs: plan.inputs.clone(),
-        source: plan.source.clone(),
-        disk: Disk {
-            size: baked.map.volume_size,
-            digest: baked.map.digest().hex(),
-            block_map: "blocks.map".to_owned(),
-            blocks: baked.map.len() as u64,
-            changed_blocks: baked.changed,
-        },
-        system: Some(baked.installed.system.clone()),
-        packages: baked.installed.packages.clone(),
-        timings,
-        leftovers: Vec::new(),
-        checks: plan.checks.clone(),
-        boot: plan.boot.clone(),
-        test: None,
-    })
+    Ok(ImagePlace { place: cloud.place.clone(), image: id, snapshot: baked.snapshot.clone() })
 }
 
 /// `RegisterImage` has no idempotency token: where its answer was lost, the image of this name that carries this
@@ -160,6 +161,8 @@ pub enum RegisterError {
     Register(#[source] CloudError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error("cannot write in the work folder {}", path.display())]
+    Keep { path: PathBuf, source: std::io::Error },
     #[error("{image} was registered but did not become available")]
     NotAvailable { image: ImageId, source: CloudError },
 }

@@ -17,8 +17,8 @@ pub struct Intent {
     pub what: String,
     /// The call's idempotency token, where it has one.
     pub token: Option<String>,
-    /// The call's tags. By `bakehouse:bake`, `bakehouse:stage` and, of a stage that may run several times,
-    /// `bakehouse:run` it is found again where the answer was lost.
+    /// The call's tags. By `bakehouse:bake`, `bakehouse:stage` and, where it has one, `bakehouse:run` it is found
+    /// again where the answer was lost.
     pub tags: Tags,
     /// What becomes of it when the work fails.
     pub role: Role,
@@ -39,6 +39,7 @@ impl Intent {
     /// The tags by which it is found in its place.
     #[must_use]
     pub fn own_tags(&self) -> Tags {
+        // A stage that can run often for one bake, at the same time even, tells its runs apart.
         let own = [tag("bake"), tag("stage"), tag("run")];
         self.tags.iter().filter(|(key, _)| own.contains(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
     }

@@ -26,7 +26,7 @@ pub use log::Header;
 pub use resource::{Id, Kind};
 pub use unwind::{End, Undo};
 
-use crate::cloud::{self, CloudError, retrying};
+use crate::cloud::{self, CloudError, ImageId, retrying};
 use crate::host::stop::Stop;
 use log::Log;
 
@@ -141,6 +141,15 @@ impl Ledger {
         self.tell(&entries.into_iter().map(|entry| (entry, Event::Handed { until })).collect::<Vec<_>>())
     }
 
+    /// The image whose registration was the commit.
+    #[must_use]
+    pub fn image(&self) -> Option<ImageId> {
+        self.entries().into_iter().find_map(|entry| match entry.id {
+            Some(Id::Image(id)) if entry.intent.role == Role::Commit => Some(id),
+            _ => None,
+        })
+    }
+
     /// Whether nothing in it is to be done any more.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -220,7 +229,10 @@ pub enum LedgerError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot read the ledger {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("the ledger {} is damaged in line {line}: {why}", path.display())]
+    #[error(
+        "the ledger {} is damaged in line {line}: {why}; remove it, and `bakehouse sweep` finds what it names when that has expired",
+        path.display()
+    )]
     Damaged { path: PathBuf, line: usize, why: String },
     #[error("the ledger {} is of another cloud: {cloud}", path.display())]
     OtherCloud { path: PathBuf, cloud: String },

@@ -62,7 +62,8 @@ impl Ledger {
         let entries = self.entries();
         let mut undone = Vec::new();
         for (number, entry) in entries.iter().enumerate().rev() {
-            if entry.is_settled() {
+            // Asked anew: a commit that came to light settles all that was created before it.
+            if self.inner().entries[number].is_settled() {
                 continue;
             }
             let handed = entry.until.filter(|until| entry.state == State::Handed && *until > now);
@@ -121,7 +122,13 @@ impl Ledger {
         });
         match stuck {
             Some(why) => tell(Event::Stuck { why }),
-            None if undone.iter().any(|undo| matches!(undo.end, End::Kept(_))) => tell(Event::Committed),
+            None if undone.iter().any(|undo| matches!(undo.end, End::Kept(_))) => {
+                tell(Event::Committed);
+                if entry.intent.role == Role::Commit {
+                    // As in `tell`.
+                    let _ = self.commit();
+                }
+            }
             None => tell(Event::Undone),
         }
         undone

@@ -3,13 +3,14 @@
 //!
 //! Must never: touch a folder whose lock is held, or one that is not named as work folders are.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use super::work::{is_name, own_folder};
 use super::{WorkDir, WorkError};
-use crate::cloud::Clouds;
+use crate::cloud::{Clouds, ImageId};
 use crate::disk::loop_device;
 use crate::host::error::chain;
 use crate::host::survivors;
@@ -59,6 +60,7 @@ pub fn find(base: &Path) -> Result<Vec<Orphan>, WorkError> {
             Ok(work) => found.push(Orphan { work }),
             // Somebody's, or gone meanwhile.
             Err(WorkError::InUse { .. } | WorkError::Gone { .. }) => {}
+            Err(WorkError::Create { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
@@ -96,8 +98,14 @@ impl Orphan {
         processes.chain(loops).chain(folder).collect()
     }
 
-    /// Ends what still runs of it, undoes what its ledger names, and removes the folder.
-    pub async fn clear(self, clouds: &dyn Clouds, now: Timestamp) -> Cleared {
+    /// Ends what still runs of it, undoes what its ledger names, and removes the folder. Where an image was registered,
+    /// `deliver` is given the folder before, and the image.
+    pub async fn clear(
+        self,
+        clouds: &dyn Clouds,
+        now: Timestamp,
+        deliver: &(dyn Fn(&Path, &ImageId) + Sync),
+    ) -> Cleared {
         let path = self.work.path().to_owned();
         let mut cleared = Cleared { path: path.clone(), ..Cleared::default() };
         // First: a process of it could still write to what is undone next.
@@ -119,6 +127,9 @@ impl Orphan {
             }
             Ok(Some(ledger)) => {
                 cleared.undone = ledger.unwind(clouds, now).await;
+                if let Some(image) = ledger.image() {
+                    deliver(&path, &image);
+                }
                 for undo in &cleared.undone {
                     undo.add_stuck(&mut cleared.left);
                 }

@@ -1,5 +1,6 @@
 //! The folder that one bake works in, with a lock that says whether the bake is alive.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -13,6 +14,8 @@ const LEAST_ROOM: u64 = 512 << 20;
 
 const LEDGER: &str = "ledger.jsonl";
 const LOCK: &str = "lock";
+/// What the name of a folder begins with that is being removed.
+const HIDDEN: &str = ".";
 /// What has a work folder: a bake, a test, and copies of images to look into and to boot.
 const WORDS: [&str; 4] = ["bake", "test", "copy", "boot"];
 
@@ -25,6 +28,9 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
+    /// A bake's record and its block map, as long as they are not delivered.
+    pub const DELIVERY: [&str; 2] = ["delivery.json", "delivery.map"];
+
     /// Makes the folder of a new bake below `base`.
     ///
     /// # Errors
@@ -93,7 +99,7 @@ impl WorkDir {
     pub(super) fn has_more_than_a_ledger(&self) -> bool {
         let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
         let mut names = entries.map(|entry| entry.file_name());
-        names.any(|name| name != LEDGER && name != LOCK) || !self.ledger().exists()
+        names.any(|name| name != LOCK && !is_for_later(&name)) || !self.ledger().exists()
     }
 
     /// The folder's lock, for a process that goes on with it.
@@ -111,7 +117,7 @@ impl WorkDir {
         self.path.clone()
     }
 
-    /// Removes the folder; where a ledger is in it, all but that: what it names is to be undone yet.
+    /// Removes the folder; where a ledger is in it, all but that and what is to be delivered: its work is not over.
     ///
     /// # Errors
     /// [`WorkError::Remove`], with as much removed as can be.
@@ -143,7 +149,7 @@ fn remove(path: &Path) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        if unsettled && (name == LEDGER || name == LOCK) {
+        if name == LOCK || (unsettled && is_for_later(&name)) {
             continue;
         }
         let removed = if entry.file_type()?.is_dir() {
@@ -158,8 +164,23 @@ fn remove(path: &Path) -> io::Result<()> {
     match first {
         Some(error) => Err(error),
         None if unsettled => Ok(()),
-        None => std::fs::remove_dir(path).or_else(absent),
+        None => vanish(path),
     }
+}
+
+/// Takes an empty folder away with its lock. In one step for whoever looks for folders whose lock is free: where the lock
+/// went first, it would find one.
+fn vanish(path: &Path) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // It is hidden already where a process was killed between these two steps.
+    let hidden = path.with_file_name(format!("{HIDDEN}{}", name.trim_start_matches(HIDDEN)));
+    std::fs::rename(path, &hidden).or_else(absent)?;
+    std::fs::remove_dir_all(&hidden).or_else(absent)
+}
+
+/// What an unsettled bake's folder keeps.
+fn is_for_later(name: &OsStr) -> bool {
+    name == LEDGER || WorkDir::DELIVERY.iter().any(|kept| name == *kept)
 }
 
 fn absent(error: io::Error) -> io::Result<()> {
@@ -169,6 +190,7 @@ fn absent(error: io::Error) -> io::Result<()> {
 /// Whether a name is one that work folders have: `WORD-` and twelve hexadecimal digits. In a folder that a user names
 /// there may be anything else.
 pub(super) fn is_name(name: &str) -> bool {
+    let name = name.strip_prefix(HIDDEN).unwrap_or(name);
     let digits = name.split_once('-').filter(|(word, _)| WORDS.contains(word)).map(|(_, digits)| digits);
     digits.is_some_and(|digits| digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
@@ -238,10 +260,18 @@ mod tests {
 
     #[test]
     fn only_names_of_work_folders_are_taken_for_such() {
-        for good in ["bake-0123456789ab", "test-abcdefabcdef"] {
+        for good in ["bake-0123456789ab", "test-abcdefabcdef", ".copy-000000000000"] {
             assert!(is_name(good), "{good}");
         }
-        for bad in ["bake-1", "bake-0123456789abc", "photos", "photos-0123456789ab", "bake-", ".lock"] {
+        for bad in [
+            "bake-1",
+            "bake-0123456789abc",
+            "photos",
+            "photos-0123456789ab",
+            "bake-",
+            ".lock",
+            "..bake-0123456789ab",
+        ] {
             assert!(!is_name(bad), "{bad}");
         }
     }

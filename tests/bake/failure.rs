@@ -85,7 +85,8 @@ fn what_a_killed_bake_left_goes_with_sweep_or_with_the_next_bake() {
     let yard = Yard::new();
     copy_store(shared, &yard);
     let before = yard.snapshots();
-    let slow = recipe("killed", "test -e /etc/no-such-file || echo it began; sleep 1000");
+    // Written so that the line which announces the step is not taken for what it says.
+    let slow = recipe("killed", "echo it be\"\"gan; sleep 1000");
     let kill = || {
         yard.recipe("killed", &slow);
         let mut child = yard.start(&["bake", "killed"]);
@@ -110,6 +111,48 @@ fn what_a_killed_bake_left_goes_with_sweep_or_with_the_next_bake() {
     yard.bake("killed", &[]).code(3);
     yard.assert_nothing_left();
     assert_eq!(yard.snapshots(), before);
+}
+
+/// A bake that was killed after it registered its image is delivered by the next: the same command gives that image.
+#[test]
+fn what_was_registered_by_a_killed_bake_is_delivered_by_the_next() {
+    let Some(shared) = Yard::shared() else { return };
+    // A yard of its own: in the shared one another test's bake could be the one that clears its folder.
+    let yard = Yard::new();
+    copy_store(shared, &yard);
+    // A name that can be given once: baking it again could only fail.
+    let text = recipe("delivered", "true") + "image: { name: delivered-1 }\n";
+    yard.recipe("delivered", &text);
+    let image = yard.bake("delivered", &[]).ok().out.trim().to_owned();
+    // All that the kill would have left.
+    let path = yard.out("delivered").join("image.json");
+    let mut record = yard.record("delivered");
+    let home = record["images"].as_array_mut().unwrap().remove(0);
+    let work = yard.work().join("bake-00000000000d");
+    std::fs::create_dir_all(&work).unwrap();
+    let out = yard.out("delivered");
+    let delivery = serde_json::json!({
+        "out": out, "place": home["place"], "snapshot": home["snapshot"], "record": record
+    });
+    std::fs::write(work.join("delivery.json"), delivery.to_string()).unwrap();
+    std::fs::rename(out.join("blocks.map"), work.join("delivery.map")).unwrap();
+    let lines = [
+        serde_json::json!({
+            "format": 1, "cloud": format!("local {}", yard.store().canonicalize().unwrap().display()),
+            "stage": "bake", "bake": record["bake"], "began": "2030-01-01T00:00:00Z"
+        }),
+        serde_json::json!({ "entry": 0, "intent": {
+            "kind": "image", "place": home["place"], "what": "delivered-1", "token": null, "role": "commit",
+            "tags": { "bakehouse:bake": record["bake"], "bakehouse:stage": "bake" }
+        }}),
+    ];
+    std::fs::write(work.join("ledger.jsonl"), format!("{}\n{}\n", lines[0], lines[1])).unwrap();
+    std::fs::remove_file(&path).unwrap();
+
+    let said = yard.bake("delivered", &[]).ok();
+    assert_eq!(said.out.trim(), image, "{}", said.err);
+    assert_eq!(yard.record("delivered")["images"][0], home);
+    assert!(out.join("blocks.map").exists() && !work.exists());
 }
 
 /// A bake that takes longer than it may ends, and has undone what it made.

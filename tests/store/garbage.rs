@@ -74,8 +74,16 @@ async fn what_is_left_behind_is_collected_and_nothing_else() {
     std::fs::write(snapshots.join(".staged/blocks.map"), "x").unwrap();
     std::fs::write(local.store().folder().join(".format"), "x").unwrap();
 
+    // A launch that was killed before it wrote what it launches.
+    let instance = snapshots.with_file_name("instances").join("i-0123456789abcdef0");
+    std::fs::create_dir_all(&instance).unwrap();
+
+    let found = local.store().find_garbage().await.unwrap();
+    assert_eq!(local.store().find_garbage().await.unwrap(), found);
     let collected = local.store().collect_garbage().await.unwrap();
     assert_eq!((collected.blocks, collected.given_up), (1, 0));
+    assert_eq!(collected, found);
+    assert!(!instance.exists());
     assert_eq!(local.store().collect_garbage().await.unwrap(), Collected::default());
     let hidden = |file: &&std::path::PathBuf| {
         file.strip_prefix(local.folder.path()).unwrap().to_string_lossy().contains("/.")
