@@ -133,7 +133,7 @@ impl Global {
 }
 
 /// Puts the temporary files of this process, and of programs that it starts, into a work folder: whoever clears that
-/// clears them too. A process has one.
+/// clears them too. Only for a folder that lives as long as the process's work: a process has one.
 ///
 /// # Errors
 /// Where the folder cannot be made.

@@ -8,7 +8,7 @@ use super::print;
 use super::session::{self, Global, Mounts, Session};
 use crate::host::clock;
 use crate::ledger::sweep::{Why, sweep};
-use crate::ledger::{End, Entry, Left, Role, Undo};
+use crate::ledger::{End, Left, Undo};
 use crate::method::orphans::{self, Orphan};
 
 /// Remove what was left behind: on this host by work that was killed, and in the cloud what has expired.
@@ -102,7 +102,7 @@ async fn here(report: &mut Report, session: &Session, global: &Global) {
     };
     for orphan in orphans {
         if report.dry_run {
-            would_clear(orphan, report, session);
+            would_clear(orphan, report, session).await;
             continue;
         }
         let cleared = orphan
@@ -120,7 +120,7 @@ async fn here(report: &mut Report, session: &Session, global: &Global) {
     }
 }
 
-fn would_clear(orphan: Orphan, report: &mut Report, session: &Session) {
+async fn would_clear(orphan: Orphan, report: &mut Report, session: &Session) {
     report.removed.extend(orphan.on_host());
     match orphan.ledger() {
         Ok(Some(ledger)) if ledger.header().cloud != session.clouds.name() => {
@@ -128,10 +128,9 @@ fn would_clear(orphan: Orphan, report: &mut Report, session: &Session) {
             report.keep(orphan.path().display(), why);
         }
         Ok(Some(ledger)) => {
-            let entries = ledger.entries();
-            let open = |entry: &&Entry| !entry.is_settled() && entry.intent.role == Role::Temporary;
-            for entry in entries.iter().filter(open) {
-                report.removed.push(format!("{} {}, where it is there", entry.intent.kind, entry.named()));
+            for undo in ledger.would_unwind(&*session.clouds, clock::wall()).await {
+                report.undo(&undo);
+                undo.add_stuck(&mut report.left);
             }
         }
         Ok(None) => {}
@@ -154,7 +153,13 @@ async fn in_cloud(report: &mut Report, session: &Session) {
                 session.reporter.warning(format!("{told} stays: {why}"));
                 report.keep(told, why);
             }
-            Why::NotYet(_) => report.keep(format!("{} {id}", id.kind()), why),
+            Why::NotYet(_) => {
+                // A ledger that was left on this host may have it already.
+                let told = format!("{} {id}", id.kind());
+                if !report.removed.iter().any(|line| line.starts_with(&told)) {
+                    report.keep(told, why);
+                }
+            }
             // Every finished image's snapshot, and what is not ours.
             Why::Used(_) | Why::Untagged => {}
         }

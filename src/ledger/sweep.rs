@@ -7,7 +7,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::unwind::{is_over, own_images, remove};
+use super::unwind::{Run, is_over, own_images, remove};
 use super::{End, Id, Kind, Undo};
 use crate::cloud::{Cloud, Image, ImageId, InstanceQuery, Result, SnapshotQuery, Tags, retrying, tag};
 use crate::host::error::chain;
@@ -135,7 +135,9 @@ impl Sweep<'_> {
             match decide(&seen, self.now) {
                 Verdict::Keep(why) => self.swept.kept.push((seen.id, why)),
                 Verdict::Remove => {
-                    let end = if self.dry { End::Removed } else { remove(&seen.id, self.cloud).await };
+                    // Looked at already; and what a dry run would remove before it may use it still.
+                    let end =
+                        if self.dry { End::Removed } else { remove(&seen.id, self.cloud, Run::Real).await };
                     if matches!(end, End::Removed | End::Absent) {
                         gone.push(seen.id.clone());
                     }

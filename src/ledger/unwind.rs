@@ -56,14 +56,32 @@ impl Undo {
     }
 }
 
+/// Whether things are removed, or only looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    Real,
+    Dry,
+}
+
 impl Ledger {
     /// Undoes what is not settled, in reverse. Where all of it is settled then, the file is removed.
     pub async fn unwind(&self, clouds: &dyn Clouds, now: Timestamp) -> Vec<Undo> {
+        let undone = self.each(clouds, now, Run::Real).await;
+        // Its file stays where it cannot be removed: whoever reads it again finds nothing to undo.
+        let _ = self.close();
+        undone
+    }
+
+    /// What unwinding would do, told as if it were done. Looks only.
+    pub async fn would_unwind(&self, clouds: &dyn Clouds, now: Timestamp) -> Vec<Undo> {
+        self.each(clouds, now, Run::Dry).await
+    }
+
+    async fn each(&self, clouds: &dyn Clouds, now: Timestamp, run: Run) -> Vec<Undo> {
         let entries = self.entries();
-        let mut undone = Vec::new();
+        let mut undone: Vec<Undo> = Vec::new();
         for (number, entry) in entries.iter().enumerate().rev() {
-            // Asked anew: a commit that came to light settles all that was created before it.
-            if self.inner().entries[number].is_settled() {
+            if entry.is_settled() {
                 continue;
             }
             let handed = entry.until.filter(|until| entry.state == State::Handed && *until > now);
@@ -73,65 +91,80 @@ impl Ledger {
                 undone.push(Undo { kind: entry.intent.kind, what: entry.named(), end: End::Waiting(until) });
                 continue;
             }
-            undone.extend(self.undo(number, entry, &entries, clouds).await);
+            let ends = self.undo(entry, &entries, clouds, run).await;
+            let committed = entry.intent.role == Role::Commit
+                && ends.iter().any(|(_, undo)| matches!(undo.end, End::Kept(_)));
+            if run == Run::Real {
+                self.settle(number, entry, &ends);
+            }
+            undone.extend(ends.into_iter().map(|(_, undo)| undo));
+            if committed {
+                // A commit that came to light: all that was created before it is the user's too.
+                if run == Run::Real {
+                    // What cannot be written now is found out by the look of the next who reads the file.
+                    let _ = self.commit();
+                }
+                break;
+            }
         }
-        // Its file stays where it cannot be removed: whoever reads it again finds nothing to undo.
-        let _ = self.close();
         undone
     }
 
-    async fn undo(&self, number: usize, entry: &Entry, all: &[Entry], clouds: &dyn Clouds) -> Vec<Undo> {
-        let kind = entry.intent.kind;
-        let one = |what: String, end: End| Undo { kind, what, end };
-        // What cannot be written now is found out by the look of the next who reads the file.
+    /// Notes what became of an entry.
+    fn settle(&self, number: usize, entry: &Entry, ends: &[(Option<Id>, Undo)]) {
+        // As for a commit that came to light.
         let tell = |event: Event| drop(self.tell(&[(number, event)]));
+        if let (None, Some(id)) = (&entry.id, ends.iter().find_map(|(id, _)| id.clone())) {
+            tell(Event::Created { id });
+        }
+        let stuck = ends.iter().find_map(|(_, undo)| match &undo.end {
+            End::Stuck(why) | End::Unseen(why) => Some(why.clone()),
+            _ => None,
+        });
+        tell(match stuck {
+            Some(why) => Event::Stuck { why },
+            None if ends.iter().any(|(_, undo)| matches!(undo.end, End::Kept(_))) => Event::Committed,
+            None => Event::Undone,
+        });
+    }
+
+    /// Undoes one entry, which may turn out to be none, or several.
+    async fn undo(
+        &self,
+        entry: &Entry,
+        all: &[Entry],
+        clouds: &dyn Clouds,
+        run: Run,
+    ) -> Vec<(Option<Id>, Undo)> {
+        let kind = entry.intent.kind;
+        let unseen = |error: &CloudError| {
+            vec![(None, Undo { kind, what: entry.named(), end: End::Unseen(chain(error)) })]
+        };
         let cloud = match clouds.at(&entry.intent.place) {
             Ok(cloud) => cloud,
-            Err(error) => {
-                tell(Event::Stuck { why: error.to_string() });
-                return vec![one(entry.named(), End::Unseen(error.to_string()))];
-            }
+            Err(error) => return unseen(&error),
         };
         let ids = match &entry.id {
             Some(id) => vec![id.clone()],
             None => match find(entry, &cloud).await {
                 Ok(found) => {
-                    found.into_iter().filter(|id| all.iter().all(|e| e.id.as_ref() != Some(id))).collect()
+                    let known = |id: &Id| all.iter().any(|entry| entry.id.as_ref() == Some(id));
+                    found.into_iter().filter(|id| !known(id)).collect()
                 }
-                Err(error) => {
-                    tell(Event::Stuck { why: error.to_string() });
-                    return vec![one(entry.named(), End::Unseen(chain(&error)))];
-                }
+                Err(error) => return unseen(&error),
             },
         };
-        if let (None, Some(id)) = (&entry.id, ids.first()) {
-            tell(Event::Created { id: id.clone() });
-        }
-        let mut undone = Vec::new();
+        let mut ends = Vec::new();
         for id in ids {
             let end = match entry.intent.role {
-                Role::Temporary => remove(&id, &cloud).await,
+                Role::Temporary => remove(&id, &cloud, run).await,
                 Role::Commit => End::Kept(format!("it was registered after all ({})", entry.intent.what)),
                 Role::Shared => End::Absent,
             };
-            undone.push(one(format!("{id} in {}", cloud.place), end));
+            let what = format!("{id} in {}", cloud.place);
+            ends.push((Some(id), Undo { kind, what, end }));
         }
-        let stuck = undone.iter().find_map(|undo| match &undo.end {
-            End::Stuck(why) | End::Unseen(why) => Some(why.clone()),
-            _ => None,
-        });
-        match stuck {
-            Some(why) => tell(Event::Stuck { why }),
-            None if undone.iter().any(|undo| matches!(undo.end, End::Kept(_))) => {
-                tell(Event::Committed);
-                if entry.intent.role == Role::Commit {
-                    // As in `tell`.
-                    let _ = self.commit();
-                }
-            }
-            None => tell(Event::Undone),
-        }
-        undone
+        ends
     }
 }
 
@@ -170,33 +203,45 @@ async fn find(entry: &Entry, cloud: &Cloud) -> Result<Vec<Id>, CloudError> {
 }
 
 /// Looks, deletes what is there, and says what came of it.
-pub(super) async fn remove(id: &Id, cloud: &Cloud) -> End {
-    let never = Stop::never();
-    let removed = async {
-        if !is_there(id, cloud).await? {
-            return Ok(false);
-        }
-        match id {
-            Id::Snapshot(id) => retrying(&never, || cloud.snapshots.delete(id)).await?,
-            Id::Image(id) => retrying(&never, || cloud.images.deregister(id)).await?,
-            Id::Instance(id) => retrying(&never, || cloud.instances.terminate(id)).await?,
-        }
-        Ok::<_, CloudError>(true)
-    };
-    match removed.await {
-        Ok(true) => End::Removed,
-        Ok(false) => End::Absent,
-        Err(error) if error.kind == ErrorKind::NotFound => End::Absent,
-        Err(error) => match (error.kind, id) {
-            (ErrorKind::InUse, Id::Snapshot(snapshot)) => match users_of(snapshot, cloud).await {
-                Ok(users) if !users.is_empty() => {
-                    let users: Vec<_> = users.iter().map(ToString::to_string).collect();
-                    End::Kept(format!("the image {} was registered and uses it", users.join(", ")))
-                }
-                _ => End::Stuck(chain(&error)),
-            },
-            _ => End::Stuck(chain(&error)),
+pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run) -> End {
+    match is_there(id, cloud).await {
+        Ok(false) => return End::Absent,
+        Ok(true) => {}
+        Err(error) if error.kind == ErrorKind::NotFound => return End::Absent,
+        Err(error) => return End::Stuck(chain(&error)),
+    }
+    let error = match (run, id) {
+        (Run::Real, _) => match delete(id, cloud).await {
+            Ok(()) => return End::Removed,
+            Err(error) if error.kind == ErrorKind::NotFound => return End::Absent,
+            Err(error) => Some(error),
         },
+        (Run::Dry, Id::Snapshot(_)) => None,
+        (Run::Dry, Id::Image(_) | Id::Instance(_)) => return End::Removed,
+    };
+    if let Id::Snapshot(snapshot) = id
+        && error.as_ref().is_none_or(|error| error.kind == ErrorKind::InUse)
+        && let Ok(users) = users_of(snapshot, cloud).await
+        && !users.is_empty()
+    {
+        let users: Vec<_> = users.iter().map(ToString::to_string).collect();
+        return End::Kept(format!("the image {} was registered and uses it", users.join(", ")));
+    }
+    let Some(error) = error else { return End::Removed };
+    // It may have taken effect, and only its answer was lost.
+    match is_there(id, cloud).await {
+        Ok(false) => End::Removed,
+        Err(gone) if gone.kind == ErrorKind::NotFound => End::Removed,
+        _ => End::Stuck(chain(&error)),
+    }
+}
+
+async fn delete(id: &Id, cloud: &Cloud) -> Result<(), CloudError> {
+    let never = Stop::never();
+    match id {
+        Id::Snapshot(id) => retrying(&never, || cloud.snapshots.delete(id)).await,
+        Id::Image(id) => retrying(&never, || cloud.images.deregister(id)).await,
+        Id::Instance(id) => retrying(&never, || cloud.instances.terminate(id)).await,
     }
 }
 
