@@ -15,6 +15,10 @@ use tokio::task::JoinSet;
 
 use super::stop::Stop;
 
+mod apart;
+
+use apart::Apart;
+
 /// How many of a command's last lines an error shows.
 const TAIL_LINES: usize = 20;
 /// A line longer than this is cut: output is shown and logged line by line and must not fill the memory.
@@ -33,6 +37,7 @@ pub struct Cmd {
     cwd: Option<PathBuf>,
     stdin: Vec<u8>,
     timeout: Option<Duration>,
+    apart: Apart,
 }
 
 /// What a program that ran to its end left.
@@ -76,6 +81,7 @@ impl Cmd {
             cwd: None,
             stdin: Vec::new(),
             timeout: None,
+            apart: Apart::default(),
         }
     }
 
@@ -119,6 +125,14 @@ impl Cmd {
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
+        self
+    }
+
+    /// It, and all that it starts, can change files and processes, but not the machine's kernel: no module, no clock, no
+    /// network's settings, no reboot, whoever it runs as.
+    #[must_use]
+    pub fn apart_from_the_machine(mut self) -> Self {
+        self.apart.machine = true;
         self
     }
 
@@ -222,8 +236,11 @@ impl Cmd {
     }
 
     fn start(&self) -> Result<Running, ExecError> {
-        let mut command = tokio::process::Command::from(self.command(None));
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        let mut command = self.command(None);
+        // Its session is a process group, too.
+        Apart { session: true, ..self.apart }.keep(&mut command);
+        let mut command = tokio::process::Command::from(command);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
         let child = command.spawn().map_err(|source| self.refused(&self.program, source))?;
         // Noted now: a child that was waited for has no id any more, and its group may live on.
@@ -271,7 +288,9 @@ impl Cmd {
         if stop.is_requested() {
             return Err(ExecError::Stopped { name });
         }
-        let mut command = tokio::process::Command::from(self.command(None));
+        let mut command = self.command(None);
+        self.apart.keep(&mut command);
+        let mut command = tokio::process::Command::from(command);
         let mut child =
             command.kill_on_drop(true).spawn().map_err(|source| self.refused(&self.program, source))?;
         let status = tokio::select! {
@@ -317,6 +336,7 @@ impl Cmd {
         // setsid(1) forks where it must, so that the program outlives this one's terminal and process group.
         const SETSID: &str = "setsid";
         let mut command = self.command(Some(SETSID));
+        self.apart.keep(&mut command);
         command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(|source| self.refused(OsStr::new(SETSID), source))?;
         Ok(child.id())
