@@ -9,6 +9,7 @@ mod conformance;
 mod disk;
 mod fuzz;
 mod gate;
+mod hostile;
 mod layout;
 mod provision;
 mod recipes;

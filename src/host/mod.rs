@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod exec;
+pub mod file;
 pub mod glob;
 pub mod kernel_log;
 pub mod lock;
