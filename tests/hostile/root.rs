@@ -91,7 +91,7 @@ fn put(kind: &str, at: &Path, outside: &Path) {
         "link to a folder" => symlink(outside.join("folder"), at).unwrap(),
         // However deep it lies, the host's own top comes in between.
         "link up" => {
-            symlink(format!("{}{}", "../".repeat(40), outside.join("folder").display()), at).unwrap()
+            symlink(format!("{}{}", "../".repeat(40), outside.join("folder").display()), at).unwrap();
         }
         "link to itself" => symlink(at.file_name().unwrap(), at).unwrap(),
         "fifo" => make(rustix::fs::FileType::Fifo, 0),
