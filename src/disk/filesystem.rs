@@ -53,10 +53,11 @@ impl FilesystemKind {
         match self {
             Self::Ext2 | Self::Ext3 | Self::Ext4 => Some(Driver {
                 name: "ext4",
-                read_only: "noload",
+                // `errors`: an image may say that its first error is to panic the kernel, and the kernel is the host's.
+                read_only: "noload,errors=remount-ro",
                 // Else a kernel thread goes on to zero inode tables behind the bake's back, and every block of them
                 // would be in the delta.
-                read_write: "noinit_itable",
+                read_write: "noinit_itable,errors=remount-ro",
             }),
             Self::Vfat => Some(Driver { name: "vfat", read_only: "", read_write: "" }),
             // A copy of a disk has the UUID of the disk that it was made from, which this machine may have mounted.

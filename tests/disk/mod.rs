@@ -4,7 +4,7 @@ mod boot_check;
 mod boot_loaders;
 mod btrfs;
 mod esp;
-mod fixture;
+pub mod fixture;
 mod format;
 mod formats;
 mod grow;

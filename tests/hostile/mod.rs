@@ -2,5 +2,6 @@
 //! cannot be done is an error that says why.
 
 mod command;
+mod disk;
 mod files;
 mod root;
