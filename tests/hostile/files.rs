@@ -111,3 +111,31 @@ fn a_base_that_is_no_disk_is_told() {
         let _ = std::fs::remove_file(&path);
     }
 }
+
+/// A disk file that shows what lies in another file, which may be any file of this host.
+#[test]
+fn a_base_that_leads_to_another_file_is_refused() {
+    let yard = Yard::new();
+    yard.recipe("web", "version: 1\nname: web\narchitecture: x86_64\nbase: { file: disk.qcow2 }\n");
+    // QEMU's qcow2 specification: the magic, the version, where the backing file's name is and how long; from byte 72 the
+    // features that a reader must know, of which bit 2 is external data.
+    let header = |backing: bool, external: bool| {
+        let mut header = vec![0; 512];
+        header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+        if backing {
+            header[8..20].copy_from_slice(b"\0\0\0\0\0\0\x01\0\0\0\0\x0b");
+            header[256..267].copy_from_slice(b"/etc/shadow");
+        }
+        header[79] = if external { 4 } else { 0 };
+        header
+    };
+    for (header, told) in
+        [(header(true, false), "backing file"), (header(false, true), "keeps its data in another file")]
+    {
+        std::fs::write(yard.path().join("web/disk.qcow2"), header).unwrap();
+        for verb in ["plan", "bake"] {
+            let said = run(&yard, &[verb, "web"]).code(2);
+            assert!(said.err.contains(told) && said.err.contains("qemu-img convert"), "{}", said.err);
+        }
+    }
+}
