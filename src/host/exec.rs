@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -24,6 +25,8 @@ const TAIL_LINES: usize = 20;
 /// A line longer than this is cut: output is shown and logged line by line and must not fill the memory.
 /// `report::mask` shows less of a line than this, so that a secret at the cut is known as one.
 const LINE_BYTES: usize = 16 * 1024;
+/// What is taken of a program's output as a whole: a list of 100,000 packages is a tenth of it.
+const LARGEST_OUTPUT: usize = 64 * 1024 * 1024;
 /// Time between SIGTERM and SIGKILL when a command is ended.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -145,18 +148,19 @@ impl Cmd {
     /// Runs it and takes what it wrote; an exit code other than 0 is an error.
     ///
     /// # Errors
-    /// [`ExecError`]: not there, failed (with its last lines), out of time, stopped.
+    /// [`ExecError`]: not there, failed (with its last lines), wrote too much, out of time, stopped.
     pub async fn run(self, stop: &Stop) -> Result<Output, ExecError> {
         let name = self.name();
         let mut output = Output::default();
         let exit = self
-            .stream(stop, &mut |stream, line| {
+            .follow(stop, &mut |stream, line| {
                 let into = match stream {
                     Stream::Out => &mut output.stdout,
                     Stream::Err => &mut output.stderr,
                 };
                 into.extend_from_slice(line.as_bytes());
                 into.push(b'\n');
+                if into.len() > LARGEST_OUTPUT { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
             .await?;
         if exit.success() {
@@ -174,6 +178,19 @@ impl Cmd {
         self,
         stop: &Stop,
         on_line: &mut (dyn FnMut(Stream, &str) + Send),
+    ) -> Result<Exit, ExecError> {
+        self.follow(stop, &mut |stream, line| {
+            on_line(stream, line);
+            ControlFlow::Continue(())
+        })
+        .await
+    }
+
+    /// As [`Cmd::stream`], until `on_line` breaks off: then it wrote more than it may.
+    async fn follow(
+        self,
+        stop: &Stop,
+        on_line: &mut (dyn FnMut(Stream, &str) -> ControlFlow<()> + Send),
     ) -> Result<Exit, ExecError> {
         let name = self.name();
         if stop.is_requested() {
@@ -212,7 +229,9 @@ impl Cmd {
             tokio::select! {
                 line = lines.recv(), if open => match line {
                     Some((stream, text)) => {
-                        on_line(stream, &text);
+                        if on_line(stream, &text).is_break() {
+                            break Err(ExecError::TooMuch { name: name.clone() });
+                        }
                         if tail.len() == TAIL_LINES { tail.pop_front(); }
                         tail.push_back(text);
                     }
@@ -448,6 +467,8 @@ pub enum ExecError {
     Failed { name: String, code: i32, tail: Vec<String> },
     #[error("`{name}` did not end within {} s and was ended{}", limit.as_secs(), shown(tail))]
     TimedOut { name: String, limit: Duration, tail: Vec<String> },
+    #[error("`{name}` wrote more than {} MiB and was ended", LARGEST_OUTPUT >> 20)]
+    TooMuch { name: String },
     #[error("`{name}` was ended because a stop was asked for")]
     Stopped { name: String },
     #[error("cannot run `{name}`")]

@@ -177,6 +177,13 @@ fn a_hint_is_a_command_that_can_be_run() {
     assert_eq!(hint("something-else"), "");
 }
 
+#[tokio::test]
+async fn a_program_that_writes_without_end_is_ended() {
+    let endless = Cmd::new("yes").arg("x".repeat(8000));
+    let error = endless.run(&Stop::never()).await.unwrap_err();
+    assert!(matches!(error, ExecError::TooMuch { .. }), "{error}");
+}
+
 /// A file that stays open over an exec, as what the caller of Bakehouse left open does.
 fn left_open() -> std::os::fd::OwnedFd {
     let (file, flags) = (std::path::Path::new("/etc"), rustix::fs::OFlags::RDONLY);
