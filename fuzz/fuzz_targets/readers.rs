@@ -2,6 +2,7 @@
 #![no_main]
 
 #[path = "../targets.rs"]
+#[allow(dead_code, reason = "one field is for the suite alone")]
 mod targets;
 
 use std::sync::LazyLock;
