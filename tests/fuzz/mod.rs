@@ -24,6 +24,10 @@ const SEED: u64 = 4;
 /// Tells the child its target.
 const PART: &str = "BAKEHOUSE_FUZZ_TARGET";
 
+fn seed() -> u64 {
+    std::env::var("BAKEHOUSE_FUZZ_SEED").map_or(SEED, |text| text.parse().unwrap())
+}
+
 fn folder(of: &str, target: &Target) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(of).join(target.name)
 }
@@ -70,7 +74,6 @@ fn mutations(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 
 /// The seeds themselves, each again and again up to a mebibyte, and mutations.
 fn try_all(target: &Target) {
-    let seed = std::env::var("BAKEHOUSE_FUZZ_SEED").map_or(SEED, |text| text.parse().unwrap());
     let last = std::env::temp_dir().join("input");
     let attempt = |input: &[u8]| {
         // Written first: what ends the process can then be named.
@@ -89,7 +92,7 @@ fn try_all(target: &Target) {
     let cases = if target.runs_programs { 20 } else { 300 };
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[..8].copy_from_slice(&seed().to_le_bytes());
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &key);
     let mut runner = TestRunner::new_with_rng(config, random);
     let tried = runner.run(&mutations(seeds), |input| {
@@ -127,5 +130,5 @@ async fn no_reader_panics_hangs_or_takes_memory_without_bound() {
             wrong.push(format!("{}: {error}\nits input is {}", target.name, named.display()));
         }
     }
-    assert!(wrong.is_empty(), "with BAKEHOUSE_FUZZ_SEED={SEED}:\n{}", wrong.join("\n\n"));
+    assert!(wrong.is_empty(), "with BAKEHOUSE_FUZZ_SEED={}:\n{}", seed(), wrong.join("\n\n"));
 }
