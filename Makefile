@@ -10,7 +10,7 @@ BIN := target/release/bakehouse
 STORE ?= $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/bakehouse
 QUICKSTART := examples/quickstart
 
-.PHONY: help bake test build packages lint schema
+.PHONY: help bake test build packages lint schema fuzz
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -45,3 +45,6 @@ lint: ## formatting and lints, both feature sets
 
 schema: ## write docs/bake.schema.json and the tests' snapshots anew
 	@BAKEHOUSE_UPDATE=1 INSTA_UPDATE=always cargo test --quiet --no-default-features --test bakehouse recipes::
+
+fuzz: ## try hostile input for long: TARGET=recipe (or all of them), SECONDS=60 each
+	@scripts/fuzz "$(TARGET)" "$(or $(SECONDS),60)"

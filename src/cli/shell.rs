@@ -62,9 +62,10 @@ async fn inside(root: &Path, command: &[String], stop: &Stop) -> anyhow::Result<
             let environment = command.environment();
             let cmd = environment
                 .iter()
-                .fold(Cmd::new(program).args(words).args(&command.argv).clear_env(), |cmd, (name, value)| {
-                    cmd.env(name, value)
-                })
+                .fold(
+                    Cmd::new(program).args(words).args(&command.argv).apart_from_the_machine().clear_env(),
+                    |cmd, (name, value)| cmd.env(name, value),
+                )
                 .env("TERM", std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()));
             cmd.interactive(stop).await.map_err(anyhow::Error::from)
         }

@@ -1,10 +1,11 @@
 //! The token of a stage that waits, in a file beside the record: `test.token`. It is there as long as the stage waits.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::exit::{Failure, chain};
-use crate::host::whole_file;
+use crate::host::file;
 use crate::stage::{StageToken, TokenError};
 
 /// Where a stage's token is kept.
@@ -32,7 +33,7 @@ impl TokenFile {
     /// # Errors
     /// [`Failure`]: not readable; [`TokenError`] as the inner result, so that beginning anew can pass over it.
     pub fn read(&mut self) -> anyhow::Result<Option<Result<StageToken, TokenError>>> {
-        let text = match bounded(&self.path) {
+        let text = match kept(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
@@ -51,7 +52,7 @@ impl TokenFile {
     /// The kernel's.
     pub fn keep(&mut self, token: &StageToken) -> io::Result<()> {
         if self.own.as_ref() != Some(token) {
-            whole_file::write(&self.path, format!("{token}\n").as_bytes(), 0o600)?;
+            file::replace(&self.path, format!("{token}\n").as_bytes(), 0o600)?;
             self.own = Some(token.clone());
         }
         Ok(())
@@ -62,8 +63,8 @@ impl TokenFile {
     /// # Errors
     /// The kernel's.
     pub fn remove(&self) -> io::Result<()> {
-        let kept = bounded(&self.path).ok().and_then(|text| StageToken::parse(&text).ok());
-        if kept.is_some() && kept == self.own { std::fs::remove_file(&self.path) } else { Ok(()) }
+        let found = kept(&self.path).ok().and_then(|text| StageToken::parse(&text).ok());
+        if found.is_some() && found == self.own { std::fs::remove_file(&self.path) } else { Ok(()) }
     }
 }
 
@@ -73,17 +74,24 @@ impl TokenFile {
 /// [`Failure::Input`]
 pub fn given(text: &str) -> anyhow::Result<StageToken> {
     let read = match text.strip_prefix('@') {
-        Some(file) => bounded(Path::new(file)).map_err(|error| format!("cannot read {file}: {error}")),
+        // A pipe is as good as a file here: `--token @<(…)`.
+        Some(file) => {
+            File::open(file).and_then(bounded).map_err(|error| format!("cannot read {file}: {error}"))
+        }
         None => Ok(text.to_owned()),
     };
     let token = read.and_then(|text| StageToken::parse(&text).map_err(|error| chain(&error)));
     Ok(token.map_err(|error| Failure::Input(format!("--token: {error}")))?)
 }
 
+fn kept(path: &Path) -> io::Result<String> {
+    bounded(file::open(path)?)
+}
+
 /// The beginning of a file, a little more than the longest token has: what is cut is damaged anyway.
-fn bounded(path: &Path) -> io::Result<String> {
+fn bounded(file: File) -> io::Result<String> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(2 * StageToken::LONGEST as u64).read_to_end(&mut bytes)?;
+    file.take(2 * StageToken::LONGEST as u64).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -10,11 +10,14 @@ use std::io;
 use std::path::Path;
 
 use crate::cloud::{BlockIndex, Digest, LinearChecksum};
+use crate::host::file;
 
 const MAGIC: &[u8; 8] = b"BAKEMAP1";
 const HEAD: usize = 16;
 const ENTRY: usize = 36;
 const FOOT: usize = 32;
+/// 4 TiB in use: more than any image's volume holds, and less than the memory of a machine that bakes.
+const LARGEST: u64 = (ENTRY as u64) << 23;
 
 /// A snapshot's blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,7 +117,8 @@ impl BlockMap {
     /// # Errors
     /// The file system's, or `InvalidData` with what is wrong.
     pub fn read(path: &Path) -> io::Result<Self> {
-        Self::from_bytes(&std::fs::read(path)?).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))
+        let bytes = file::read(path, LARGEST)?;
+        Self::from_bytes(&bytes).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))
     }
 }
 

@@ -50,7 +50,7 @@ impl std::fmt::Display for Subvolume {
 
 /// All subvolumes of a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Subvolumes {
+pub struct Subvolumes {
     /// The top level first.
     pub all: Vec<Subvolume>,
     /// What a mount without an option gives.
@@ -73,7 +73,9 @@ impl Subvolumes {
         Ok(Self::parse(&list, &default))
     }
 
-    fn parse(list: &str, default: &str) -> Self {
+    /// Reads what `btrfs subvolume list` and `get-default` wrote.
+    #[must_use]
+    pub fn parse(list: &str, default: &str) -> Self {
         let mut all = vec![Subvolume::top_level()];
         all.extend(list.lines().filter_map(line));
         // The top level shows as `ID 5 (FS_TREE)`.
@@ -82,7 +84,8 @@ impl Subvolumes {
     }
 
     /// The subvolume that mount options mean; the default one where they name none. `None` where it is not there.
-    pub(super) fn asked(&self, options: &[String]) -> Option<&Subvolume> {
+    #[must_use]
+    pub fn asked(&self, options: &[String]) -> Option<&Subvolume> {
         // Of several the kernel takes the last.
         let asked = options.iter().rev().find_map(|option| match option.split_once('=')? {
             ("subvol", path) => {

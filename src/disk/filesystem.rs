@@ -53,10 +53,11 @@ impl FilesystemKind {
         match self {
             Self::Ext2 | Self::Ext3 | Self::Ext4 => Some(Driver {
                 name: "ext4",
-                read_only: "noload",
+                // `errors`: an image may say that its first error is to panic the kernel, and the kernel is the host's.
+                read_only: "noload,errors=remount-ro",
                 // Else a kernel thread goes on to zero inode tables behind the bake's back, and every block of them
                 // would be in the delta.
-                read_write: "noinit_itable",
+                read_write: "noinit_itable,errors=remount-ro",
             }),
             Self::Vfat => Some(Driver { name: "vfat", read_only: "", read_write: "" }),
             // A copy of a disk has the UUID of the disk that it was made from, which this machine may have mounted.
@@ -142,6 +143,18 @@ pub struct Filesystem {
     pub label: Option<String>,
 }
 
+impl Filesystem {
+    /// Reads what blkid wrote in its udev form. `None` where it names no file system.
+    #[must_use]
+    pub fn parse(output: &str) -> Option<Self> {
+        Some(Self {
+            kind: value(output, "ID_FS_TYPE")?.into(),
+            uuid: value(output, "ID_FS_UUID_ENC"),
+            label: value(output, "ID_FS_LABEL_ENC"),
+        })
+    }
+}
+
 /// Looks at `size` bytes of a disk file from byte `offset`. `None` where blkid knows nothing of what is there.
 ///
 /// # Errors
@@ -153,28 +166,22 @@ pub async fn probe(
     stop: &Stop,
 ) -> Result<Option<Filesystem>, ProbeError> {
     let found = blkid(disk, &["--offset", &offset.to_string(), "--size", &size.to_string()], stop).await?;
-    let value = |name: &str| found.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    Ok(value("ID_FS_TYPE").map(|kind| Filesystem {
-        kind: kind.into(),
-        uuid: value("ID_FS_UUID_ENC"),
-        label: value("ID_FS_LABEL_ENC"),
-    }))
+    Ok(Filesystem::parse(&found))
 }
 
 /// The kind of partition table of a disk file, by blkid's name: `gpt`, `dos`. `None` where there is none.
 pub(super) async fn probe_table(disk: &Path, stop: &Stop) -> Result<Option<String>, ProbeError> {
     let found = blkid(disk, &[], stop).await?;
-    let value = |name: &str| found.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let table = value("ID_PART_TABLE_TYPE");
+    let table = value(&found, "ID_PART_TABLE_TYPE");
     // The boot sector of a file system that fills the disk may pass for an MBR; for a GPT it cannot.
-    if table.as_deref() == Some("dos") && value("ID_FS_TYPE").is_some() {
+    if table.as_deref() == Some("dos") && value(&found, "ID_FS_TYPE").is_some() {
         return Ok(None);
     }
     Ok(table)
 }
 
-async fn blkid(disk: &Path, options: &[&str], stop: &Stop) -> Result<Vec<(String, String)>, ProbeError> {
-    let mut lines = Vec::new();
+async fn blkid(disk: &Path, options: &[&str], stop: &Stop) -> Result<String, ProbeError> {
+    let mut lines = String::new();
     // The udev form alone tells every byte of a label apart: `\x20`.
     let exit = Cmd::new("blkid")
         .args(["--probe", "--output", "udev"])
@@ -184,22 +191,23 @@ async fn blkid(disk: &Path, options: &[&str], stop: &Stop) -> Result<Vec<(String
         .timeout(LIMIT)
         .stream(stop, &mut |stream, line| {
             if stream == Stream::Out {
-                lines.push(line.to_owned());
+                lines.push_str(line);
+                lines.push('\n');
             }
         })
         .await?;
     match exit.code {
-        0 => Ok(lines.iter().filter_map(|line| pair(line)).collect()),
-        NOTHING if std::fs::metadata(disk).is_ok() => Ok(Vec::new()),
+        0 => Ok(lines),
+        NOTHING if std::fs::metadata(disk).is_ok() => Ok(String::new()),
         AMBIVALENT => Err(ProbeError::Ambivalent { disk: disk.to_owned() }),
         code => Err(ProbeError::Failed { disk: disk.to_owned(), code, message: exit.tail.join("; ") }),
     }
 }
 
-fn pair(line: &str) -> Option<(String, String)> {
-    let (key, value) = line.split_once('=')?;
-    let value = if key.ends_with("_ENC") { unescape(value) } else { value.to_owned() };
-    Some((key.to_owned(), value))
+/// The first value of a name in blkid's output.
+fn value(output: &str, name: &str) -> Option<String> {
+    let (_, value) = output.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name)?;
+    Some(if name.ends_with("_ENC") { unescape(value) } else { value.to_owned() })
 }
 
 /// Reads udev's escapes: `\x20` is a space. What is no whole escape stays as it is.
@@ -247,8 +255,10 @@ mod tests {
         assert_eq!(unescape(r"x\x20y\x22z"), "x y\"z");
         assert_eq!(unescape(r"\x2"), r"\x2");
         assert_eq!(unescape(r"\xzz\"), r"\xzz\");
-        assert_eq!(pair("ID_FS_LABEL_ENC=a=b"), Some(("ID_FS_LABEL_ENC".into(), "a=b".into())));
-        assert_eq!(pair("nothing"), None);
+        let output = "nothing\nID_FS_TYPE=ext4\nID_FS_LABEL_ENC=a=\\x20b\n";
+        let found = Filesystem::parse(output).unwrap();
+        assert_eq!((found.label.as_deref(), found.uuid), (Some("a= b"), None));
+        assert_eq!(Filesystem::parse("nothing"), None);
     }
 
     #[test]

@@ -166,7 +166,10 @@ struct DumpPartition {
 }
 
 /// Reads what `sfdisk --json` wrote for a disk of `disk_size` bytes.
-fn parse(json: &str, disk_size: u64) -> Result<Table, String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse(json: &str, disk_size: u64) -> Result<Table, String> {
     let dump: Dump =
         serde_json::from_str(json).map_err(|error| format!("sfdisk wrote what is no table: {error}"))?;
     let dump = dump.partitiontable;

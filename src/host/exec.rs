@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,11 +16,17 @@ use tokio::task::JoinSet;
 
 use super::stop::Stop;
 
+mod apart;
+
+use apart::Apart;
+
 /// How many of a command's last lines an error shows.
 const TAIL_LINES: usize = 20;
 /// A line longer than this is cut: output is shown and logged line by line and must not fill the memory.
 /// `report::mask` shows less of a line than this, so that a secret at the cut is known as one.
 const LINE_BYTES: usize = 16 * 1024;
+/// What is taken of a program's output as a whole: a list of 100,000 packages is a tenth of it.
+const LARGEST_OUTPUT: usize = 64 * 1024 * 1024;
 /// Time between SIGTERM and SIGKILL when a command is ended.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -33,6 +40,7 @@ pub struct Cmd {
     cwd: Option<PathBuf>,
     stdin: Vec<u8>,
     timeout: Option<Duration>,
+    apart: Apart,
 }
 
 /// What a program that ran to its end left.
@@ -76,6 +84,7 @@ impl Cmd {
             cwd: None,
             stdin: Vec::new(),
             timeout: None,
+            apart: Apart::default(),
         }
     }
 
@@ -122,6 +131,14 @@ impl Cmd {
         self
     }
 
+    /// It, and all that it starts, can change files and processes, but not the machine's kernel: no module, no clock, no
+    /// network's settings, no reboot, whoever it runs as.
+    #[must_use]
+    pub fn apart_from_the_machine(mut self) -> Self {
+        self.apart.machine = true;
+        self
+    }
+
     /// The program's name, for messages. Arguments are left out: they may hold what must not be shown.
     #[must_use]
     pub fn name(&self) -> String {
@@ -131,18 +148,19 @@ impl Cmd {
     /// Runs it and takes what it wrote; an exit code other than 0 is an error.
     ///
     /// # Errors
-    /// [`ExecError`]: not there, failed (with its last lines), out of time, stopped.
+    /// [`ExecError`]: not there, failed (with its last lines), wrote too much, out of time, stopped.
     pub async fn run(self, stop: &Stop) -> Result<Output, ExecError> {
         let name = self.name();
         let mut output = Output::default();
         let exit = self
-            .stream(stop, &mut |stream, line| {
+            .follow(stop, &mut |stream, line| {
                 let into = match stream {
                     Stream::Out => &mut output.stdout,
                     Stream::Err => &mut output.stderr,
                 };
                 into.extend_from_slice(line.as_bytes());
                 into.push(b'\n');
+                if into.len() > LARGEST_OUTPUT { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
             .await?;
         if exit.success() {
@@ -160,6 +178,19 @@ impl Cmd {
         self,
         stop: &Stop,
         on_line: &mut (dyn FnMut(Stream, &str) + Send),
+    ) -> Result<Exit, ExecError> {
+        self.follow(stop, &mut |stream, line| {
+            on_line(stream, line);
+            ControlFlow::Continue(())
+        })
+        .await
+    }
+
+    /// As [`Cmd::stream`], until `on_line` breaks off: then it wrote more than it may.
+    async fn follow(
+        self,
+        stop: &Stop,
+        on_line: &mut (dyn FnMut(Stream, &str) -> ControlFlow<()> + Send),
     ) -> Result<Exit, ExecError> {
         let name = self.name();
         if stop.is_requested() {
@@ -198,7 +229,9 @@ impl Cmd {
             tokio::select! {
                 line = lines.recv(), if open => match line {
                     Some((stream, text)) => {
-                        on_line(stream, &text);
+                        if on_line(stream, &text).is_break() {
+                            break Err(ExecError::TooMuch { name: name.clone() });
+                        }
                         if tail.len() == TAIL_LINES { tail.pop_front(); }
                         tail.push_back(text);
                     }
@@ -222,8 +255,11 @@ impl Cmd {
     }
 
     fn start(&self) -> Result<Running, ExecError> {
-        let mut command = tokio::process::Command::from(self.command(None));
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        let mut command = self.command(None);
+        // Its session is a process group, too.
+        Apart { session: true, ..self.apart }.keep(&mut command);
+        let mut command = tokio::process::Command::from(command);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
         let child = command.spawn().map_err(|source| self.refused(&self.program, source))?;
         // Noted now: a child that was waited for has no id any more, and its group may live on.
@@ -274,7 +310,9 @@ impl Cmd {
         if stop.is_requested() {
             return Err(ExecError::Stopped { name });
         }
-        let mut command = tokio::process::Command::from(self.command(None));
+        let mut command = self.command(None);
+        self.apart.keep(&mut command);
+        let mut command = tokio::process::Command::from(command);
         let mut child =
             command.kill_on_drop(true).spawn().map_err(|source| self.refused(&self.program, source))?;
         let status = tokio::select! {
@@ -320,6 +358,7 @@ impl Cmd {
         // setsid(1) forks where it must, so that the program outlives this one's terminal and process group.
         const SETSID: &str = "setsid";
         let mut command = self.command(Some(SETSID));
+        self.apart.keep(&mut command);
         command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(|source| self.refused(OsStr::new(SETSID), source))?;
         Ok(child.id())
@@ -431,6 +470,8 @@ pub enum ExecError {
     Failed { name: String, code: i32, tail: Vec<String> },
     #[error("`{name}` did not end within {} s and was ended{}", limit.as_secs(), shown(tail))]
     TimedOut { name: String, limit: Duration, tail: Vec<String> },
+    #[error("`{name}` wrote more than {} MiB and was ended", LARGEST_OUTPUT >> 20)]
+    TooMuch { name: String },
     #[error("`{name}` was ended because a stop was asked for")]
     Stopped { name: String },
     #[error("cannot run `{name}`")]

@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod error;
 pub mod exec;
+pub mod file;
 pub mod glob;
 pub mod kernel_log;
 pub mod lock;
@@ -12,4 +13,3 @@ pub mod namespace;
 pub mod root_dir;
 pub mod stop;
 pub mod survivors;
-pub mod whole_file;

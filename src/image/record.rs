@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cloud::{Architecture, ImageId, Place, SnapshotId};
-use crate::host::whole_file;
+use crate::host::file;
 use crate::plan::{Inputs, Source};
 use crate::provision::{InstalledPackage, System};
 use crate::recipe::{BootTest, Check};
@@ -116,17 +116,10 @@ impl Record {
     /// # Errors
     /// [`RecordError`]: not readable, no record, or one of a newer version.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
-        use std::io::Read;
-        let unreadable = |source| RecordError::Unreadable { path: path.to_owned(), source };
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        let mut bytes = Vec::new();
-        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > LARGEST {
-            return Err(RecordError::NoRecord {
-                path: path.to_owned(),
-                why: "it is larger than 64 MiB".to_owned(),
-            });
-        }
+        let bytes = file::read(path, LARGEST).map_err(|why| match why {
+            file::Unread::Io(source) => RecordError::Unreadable { path: path.to_owned(), source },
+            other => RecordError::NoRecord { path: path.to_owned(), why: other.to_string() },
+        })?;
         Self::parse(&bytes).map_err(|error| match error {
             Unread::Newer { format } => RecordError::Newer { path: path.to_owned(), format },
             Unread::Wrong(why) => RecordError::NoRecord { path: path.to_owned(), why },
@@ -159,7 +152,7 @@ impl Record {
         let mut text = serde_json::to_vec_pretty(self).map_err(|error| unwritable(io::Error::from(error)))?;
         text.push(b'\n');
         // The next stage may run as another user.
-        whole_file::write(path, &text, 0o644).map_err(unwritable)
+        file::replace(path, &text, 0o644).map_err(unwritable)
     }
 }
 

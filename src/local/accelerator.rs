@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::qemu::{PROGRAM, QemuError};
 use crate::host::exec::{Cmd, ExecError};
+use crate::host::file;
 use crate::host::stop::Stop;
-use crate::host::whole_file;
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ fn recall(memory: &Path, boot: &str, version: (u32, u32)) -> Option<Emulator> {
 
 fn remember(memory: &Path, boot: &str, emulator: &Emulator) -> std::io::Result<()> {
     let text = serde_json::to_vec(&Remembered { boot: boot.to_owned(), emulator: emulator.clone() })?;
-    whole_file::write(memory, &text, 0o600)
+    file::replace(memory, &text, 0o600)
 }
 
 async fn version(stop: &Stop) -> Result<(u32, u32), QemuError> {

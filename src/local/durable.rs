@@ -9,9 +9,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
+use crate::host::file;
 
 /// What an unfinished or deleted thing's name begins with. No name of anything whole does.
 const HIDDEN: char = '.';
+/// A file of JSON larger than this is none of a store's: the largest, a parameter's history, is of a few hundred KiB.
+const LARGEST: u64 = 16 << 20;
 
 /// A name in `folder` that nothing else has, hidden from every reader.
 pub(super) fn hidden_name(folder: &Path) -> PathBuf {
@@ -37,7 +40,7 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Sto
 
 /// What [`write_json`] wrote, or `None` where there is no such file.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    let bytes = match fs::read(path) {
+    let bytes = match file::read(path, LARGEST).map_err(io::Error::from) {
         Ok(bytes) => bytes,
         Err(error) if gone(&error) => return Ok(None),
         Err(error) => return Err(StoreError::io("read", path)(error)),

@@ -11,12 +11,15 @@ use std::sync::Arc;
 use super::blocks::Blocks;
 use super::durable;
 use crate::cloud::{AccountId, Partition, Place, Region};
+use crate::host::file;
 use crate::host::lock::FileLock;
 
 /// The layout that this program reads and writes. A change that an older program would misread gets the next number.
 const FORMAT: u32 = 1;
 /// What the `format` file says before the number.
 const FORMAT_WORD: &str = "bakehouse-store";
+/// It is one line.
+const LARGEST: u64 = 4096;
 
 /// A store: all accounts and regions of one local cloud. Cheap to clone; any number of processes may use one folder.
 #[derive(Clone, Debug)]
@@ -42,7 +45,9 @@ impl Store {
         if !format.exists() {
             store.make(&format)?;
         }
-        let text = fs::read_to_string(&format).map_err(StoreError::io("read", &format))?;
+        let bytes =
+            file::read(&format, LARGEST).map_err(|why| StoreError::io("read", &format)(why.into()))?;
+        let text = String::from_utf8_lossy(&bytes);
         let version =
             text.trim_end().strip_prefix(FORMAT_WORD).and_then(|number| number.trim().parse::<u32>().ok());
         match version {

@@ -12,11 +12,14 @@ use serde::{Deserialize, Serialize};
 use super::{Bench, WorkDir, WorkError};
 use crate::host::clock::{self, whole_seconds};
 use crate::host::exec::{Cmd, ExecError};
+use crate::host::file;
 use crate::host::lock::FileLock;
 use crate::host::namespace;
 use crate::plan::Plan;
 
 const FILE: &str = "kept.json";
+/// It holds a plan, and so no more than a recipe with what was looked up for it.
+const LARGEST: u64 = 16 << 20;
 /// Made by the keeper when it listens.
 const READY: &str = "ready";
 /// How long a keeper may take to listen: the start of one process.
@@ -124,7 +127,7 @@ pub fn find(base: &Path, bake: &str) -> Result<Kept, KeepError> {
         return Err(gone());
     }
     let path = base.join(bake).join(FILE);
-    let bytes = std::fs::read(&path).map_err(|_| gone())?;
+    let bytes = file::read(&path, LARGEST).map_err(|_| gone())?;
     let kept: Kept =
         serde_json::from_slice(&bytes).map_err(|error| KeepError::File { path, source: error.into() })?;
     if is_held(base, bake) { Ok(kept) } else { Err(gone()) }

@@ -2,12 +2,9 @@
 //! with it. Each pass is a file of its own; this one says in which order they go.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use serde_json::Value;
 
 use super::key::KeyPath;
@@ -15,6 +12,7 @@ use super::places::{Places, Spot};
 use super::problem::{At, Findings, Problem, ProblemKind, Problems};
 use super::{Recipe, rules, schema, shape, vars, yaml};
 use crate::cloud::Digest;
+use crate::host::file::{self, Unread};
 
 /// The largest file that is read, in bytes. The longest recipes are some hundred lines.
 pub const LARGEST: u64 = 1024 * 1024;
@@ -112,27 +110,20 @@ fn parse(
     }
 }
 
-/// The bytes of a file, if it is one and not too large. Never waits: a FIFO in its place is an error.
+/// The bytes of a file, if it is one and not too large.
 fn read(path: &Path) -> Result<Vec<u8>, RecipeErrors> {
-    let unreadable = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => RecipeErrors::Missing { path: path.to_owned() },
-        io::ErrorKind::NotADirectory => {
-            RecipeErrors::NotAFolder { path: path.parent().unwrap_or(path).to_owned() }
-        }
-        _ => RecipeErrors::Unreadable { path: path.to_owned(), source },
-    };
-    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::CLOEXEC).bits()).unwrap_or_default();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        return Err(RecipeErrors::NotAFile { path: path.to_owned() });
-    }
-    let mut bytes = Vec::new();
-    // One byte more than is allowed tells that there is more, whatever size the file claims to have.
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(RecipeErrors::TooLarge { path: path.to_owned() });
-    }
-    Ok(bytes)
+    let owned = || path.to_owned();
+    file::read(path, LARGEST).map_err(|why| match why {
+        Unread::NoFile => RecipeErrors::NotAFile { path: owned() },
+        Unread::TooLarge { .. } => RecipeErrors::TooLarge { path: owned() },
+        Unread::Io(source) => match source.kind() {
+            io::ErrorKind::NotFound => RecipeErrors::Missing { path: owned() },
+            io::ErrorKind::NotADirectory => {
+                RecipeErrors::NotAFolder { path: path.parent().unwrap_or(path).to_owned() }
+            }
+            _ => RecipeErrors::Unreadable { path: owned(), source },
+        },
+    })
 }
 
 impl Recipe {

@@ -9,7 +9,7 @@ mod files;
 mod installed;
 mod kernels;
 mod repository;
-mod roots;
+pub mod roots;
 mod rpm;
 mod seal;
 mod secrets;

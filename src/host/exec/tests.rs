@@ -176,3 +176,49 @@ fn a_hint_is_a_command_that_can_be_run() {
     }
     assert_eq!(hint("something-else"), "");
 }
+
+#[tokio::test]
+async fn a_program_that_writes_without_end_is_ended() {
+    let endless = Cmd::new("yes").arg("x".repeat(8000));
+    let error = endless.run(&Stop::never()).await.unwrap_err();
+    assert!(matches!(error, ExecError::TooMuch { .. }), "{error}");
+}
+
+/// A file that stays open over an exec, as what the caller of Bakehouse left open does.
+fn left_open() -> std::os::fd::OwnedFd {
+    let (file, flags) = (std::path::Path::new("/etc"), rustix::fs::OFlags::RDONLY);
+    rustix::fs::open(file, flags, rustix::fs::Mode::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn a_program_gets_three_streams_and_nothing_else_that_was_open() {
+    let _open = left_open();
+    let seen = Cmd::new("sh").args(["-c", "ls -l /proc/$$/fd"]).run(&Stop::never()).await.unwrap().text();
+    assert!(seen.contains("0 -> /dev/null") && !seen.contains("/etc"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_program_has_a_session_of_its_own_and_no_terminal() {
+    let stat =
+        Cmd::new("sh").args(["-c", "echo $$; cat /proc/$$/stat"]).run(&Stop::never()).await.unwrap().text();
+    let (id, stat) = stat.split_once('\n').unwrap();
+    // proc(5): after the name state, parent, group, session, terminal.
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    assert_eq!((fields[2], fields[3], fields[4]), (id, id, "0"), "{stat}");
+}
+
+#[tokio::test]
+async fn a_program_apart_from_the_machine_can_never_change_its_kernel() {
+    let status = async |command: Cmd| command.run(&Stop::never()).await.unwrap().text();
+    let bounds = async |command: Cmd| {
+        let text = status(command).await;
+        let bits = text.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap().trim().to_owned();
+        u64::from_str_radix(&bits, 16).unwrap()
+    };
+    let cat = || Cmd::new("cat").arg("/proc/self/status");
+    let (all, left) = (bounds(cat()).await, bounds(cat().apart_from_the_machine()).await);
+    // capabilities(7), linux/capability.h: of network, modules, raw input and output, reboot, time, log and the two of sleep.
+    let gone = [12, 16, 17, 22, 25, 34, 35, 36].iter().fold(0, |bits, bit| bits | 1 << bit);
+    let expected = if rustix::process::geteuid().is_root() { all & !gone } else { all };
+    assert_eq!(left, expected, "{left:x} of {all:x}");
+}

@@ -74,6 +74,7 @@ pub(super) async fn install(
     };
     // The build's own environment is none of the new root's: its packages' scripts would see it.
     let mut command = Cmd::new("mmdebstrap")
+        .apart_from_the_machine()
         .clear_env()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/root")

@@ -1,8 +1,10 @@
 //! A root that is a folder on this host, entered by chroot. Each command has mount, PID, IPC and UTS namespaces of
 //! its own (util-linux `unshare`), and ends with all that it started.
 //!
-//! Never touches the host: mounts are made by descriptor ([`mounts`]), files are reached through [`RootDir`]. It is
-//! no prison, though: a command is root with all its capabilities, as the packages' scripts need.
+//! Never touches the host: mounts are made by descriptor ([`mounts`]), files are reached through [`RootDir`]. A command
+//! does by mistake nothing to the machine: it has no means to change the kernel, whose settings are read-only to it, sees no
+//! process of the host's, no descriptor and no terminal. It is no prison, though: it is root and may mount and make device
+//! nodes, as packages' scripts need, and with those whoever means harm gets out. The container around Bakehouse holds those.
 
 mod grub_probe;
 mod kernels;
@@ -72,11 +74,21 @@ const NO_SERVICE_STARTS: &[u8] = b"#!/bin/sh\nexit 101\n";
 /// The two names that distributions give to grub-probe.
 const GRUB_PROBES: [&str; 2] = ["/usr/sbin/grub-probe", "/usr/sbin/grub2-probe"];
 
-/// The shell that is the first process of a command's PID namespace. The command is its child, so that signals mean
-/// to it what they always mean, and orphans are reaped. The environment comes as assignments in one variable, so that
-/// what a recipe sets (PATH, LD_LIBRARY_PATH) has no meaning for the programs of the host on the way in.
-const FIRST_PROCESS: &str = r#"printf %s "$1" 2>/dev/null >/proc/sys/kernel/hostname; shift
-eval "$BAKEHOUSE_ENV"; unset BAKEHOUSE_ENV
+/// The host's shell that is the first process of a command's namespaces, until it becomes [`FIRST_PROCESS`] in the root. Of
+/// /proc it makes read-only what is the whole machine's, as containers do: a package's script that sets a sysctl would set
+/// the host's. What is mounted here is seen in these namespaces only, so that a root whose /proc is a link leads it nowhere.
+const PREPARE: &str = r#"root=$1 workdir=$2 hostname=$3 first=$4; shift 4
+mount -n -t proc -o nosuid,nodev,noexec proc "$root/proc" || exit
+printf %s "$hostname" 2>/dev/null >"$root/proc/sys/kernel/hostname"
+for name in sys sysrq-trigger irq bus fs; do
+    [ ! -e "$root/proc/$name" ] || mount -n -o bind,ro "$root/proc/$name" "$root/proc/$name" || exit
+done
+exec unshare --root="$root" --wd="$workdir" -- /bin/sh -c "$first" sh "$@""#;
+
+/// The shell of the root that it then is. The command is its child, so that signals mean to it what they always mean, and
+/// orphans are reaped. The environment comes as assignments in one variable, so that what a recipe sets (PATH,
+/// LD_LIBRARY_PATH) has no meaning for the programs of the host on the way in.
+const FIRST_PROCESS: &str = r#"eval "$BAKEHOUSE_ENV"; unset BAKEHOUSE_ENV
 "$@"
 exit $?"#;
 
@@ -229,11 +241,9 @@ impl ChrootRoot {
         if !self.options.network {
             words.push("--net".into());
         }
-        let mut root = OsString::from("--root=");
-        root.push(self.dir.path());
-        words.extend([root, format!("--wd={workdir}").into(), "--mount-proc=/proc".into()]);
-        words
-            .extend(["--", "/bin/sh", "-c", FIRST_PROCESS, "sh", &self.options.hostname].map(OsString::from));
+        words.extend(["--", "/bin/sh", "-c", PREPARE, "sh"].map(OsString::from));
+        words.push(self.dir.path().into());
+        words.extend([workdir, &self.options.hostname, FIRST_PROCESS].map(OsString::from));
         words
     }
 }
@@ -267,6 +277,7 @@ impl Root for ChrootRoot {
         let result = Cmd::new(&words[0])
             .args(&words[1..])
             .args(&command.argv)
+            .apart_from_the_machine()
             .clear_env()
             .env("PATH", PATH)
             .env("BAKEHOUSE_ENV", assignments(&self.environment(command))?)

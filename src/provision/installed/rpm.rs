@@ -8,11 +8,13 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::time::Duration;
 
 use super::{InstalledError, InstalledPackage, ndb};
-use crate::host::exec::Cmd;
+use crate::host::exec::{Cmd, ExecError};
+use crate::host::namespace;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 
@@ -27,6 +29,28 @@ const FORMATS: [&[&str]; 3] = [&["rpmdb.sqlite", "rpmdb.sqlite-wal"], &[NDB], &[
 
 /// 10,000 packages make about 400 MiB.
 const LARGEST: u64 = 1 << 30;
+
+/// What rpm's own libraries make of a database that someone else wrote is theirs: it runs as nobody, without a network or a
+/// capability, and within bounds of memory, time and what it writes. The copy is shown to it alone as /tmp, since nobody may
+/// not enter the folders in which it may lie.
+const AS_NOBODY: [&str; 8] = [
+    "unshare",
+    "--net",
+    "--mount",
+    "--ipc",
+    "sh",
+    "-c",
+    r#"mount -n --bind . /tmp && cd /tmp && exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
+       --bounding-set=-all --inh-caps=-all -- "$@""#,
+    "sh",
+];
+/// A database of 400 MiB is read in 700 MiB and some seconds.
+const BOUNDED: [&str; 6] =
+    ["prlimit", "--as=4294967296", "--cpu=120", "--fsize=2147483648", "--core=0", "rpm"];
+/// The user and group `nobody`, by the kernel's number for what has no other (`/proc/sys/kernel/overflowuid`).
+const NOBODY: u32 = 65534;
+/// How prlimit ends where there is no program of that name (util-linux, as every shell does).
+const NOT_THERE: i32 = 127;
 
 /// Name, version with its epoch, architecture.
 const FIELDS: &str = "%{NAME}\\t%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\t%{ARCH}\\n";
@@ -70,19 +94,34 @@ async fn ask_rpm(
     for file in files {
         copy_file(root, &format!("{folder}/{file}"), &copy.path().join(file))?;
     }
+    let (words, here) = if namespace::is_root() {
+        for path in files.iter().map(|file| copy.path().join(file)).chain([copy.path().to_owned()]) {
+            match chown(&path, Some(NOBODY), Some(NOBODY)) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(InstalledError::Copy { source });
+                }
+                _ => {}
+            }
+        }
+        ([&AS_NOBODY[..], &BOUNDED].concat(), Path::new("/tmp"))
+    } else {
+        (BOUNDED.to_vec(), copy.path())
+    };
     // Nothing of whoever runs this: rpm reads settings from the home folder.
-    let command = Cmd::new("rpm")
+    let command = Cmd::new(words[0])
+        .args(&words[1..])
         .clear_env()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("HOME", copy.path())
+        .env("HOME", here)
         .env("LC_ALL", "C.UTF-8")
+        .cwd(copy.path())
         .arg("--dbpath")
-        .arg(copy.path())
+        .arg(here)
         .args(["--query", "--all", "--nosignature", "--nodigest", "--queryformat", FIELDS])
         .timeout(Duration::from_secs(5 * 60));
     let output = match command.run(stop).await {
         Ok(output) => output,
-        Err(source) => return Err(InstalledError::Rpm { path, source }),
+        Err(source) => return Err(InstalledError::Rpm { path, source: of_rpm(source) }),
     };
     // What of a database it cannot read it leaves out, and says so, and that is a success.
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -93,6 +132,17 @@ async fn ask_rpm(
         path,
         what: "a package has no name, version or architecture".to_owned(),
     })
+}
+
+/// What went wrong on the way to rpm is told as rpm's own.
+fn of_rpm(error: ExecError) -> ExecError {
+    let name = "rpm".to_owned();
+    match error {
+        ExecError::Failed { code: NOT_THERE, .. } => ExecError::Missing { name },
+        ExecError::Failed { code, tail, .. } => ExecError::Failed { name, code, tail },
+        ExecError::TimedOut { limit, tail, .. } => ExecError::TimedOut { name, limit, tail },
+        other => other,
+    }
 }
 
 fn find(root: &RootDir) -> Option<(&'static str, &'static [&'static str])> {

@@ -155,6 +155,7 @@ fn in_root(root: &RootDir, program: &str) -> Cmd {
         .args(["--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--uts", "--ipc", "--net"])
         .arg(at)
         .args(["--wd=/", "--mount-proc=/proc", "--", program])
+        .apart_from_the_machine()
         .clear_env()
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")

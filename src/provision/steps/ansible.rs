@@ -51,7 +51,7 @@ impl Runs for Ansible {
             StepError::file("write Ansible's files to", &at.display().to_string(), source)
         })?;
 
-        let mut command = Cmd::new("ansible-playbook").clear_env();
+        let mut command = Cmd::new("ansible-playbook").apart_from_the_machine().clear_env();
         for (name, value) in &context.environment {
             if HANDED_ON.contains(&name.as_str()) || name.starts_with("ANSIBLE_") {
                 command = command.env(name, value);
