@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use super::outcome::{Outcome, Status};
 use super::unit::{self, Enabled};
 use super::version::Requirement;
+use crate::host::error::chain;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 use crate::provision::{Installed, InstalledError, InstalledPackage, installed};
@@ -70,17 +71,6 @@ fn judge_package(installed: &Result<Installed, InstalledError>, check: &PackageC
         }
         _ => Ok(Status::Passed),
     }
-}
-
-/// An error with all that is behind it: an outcome has room for a text only.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// The versions of the package called `name`: of a kernel there may be several.

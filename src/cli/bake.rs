@@ -1,5 +1,6 @@
 //! `bakehouse bake`: from a recipe to a registered image and its record.
 
+use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -7,12 +8,13 @@ use super::exit::{Failure, chain};
 use super::plan::{RecipeArgs, make};
 use super::print;
 use super::session::{self, Global, Mounts, Session, absolute};
-use crate::cloud::{ErrorKind, ImageQuery, ImageState, retrying};
+use crate::cloud::{ErrorKind, ImageQuery, ImageState, retrying, tag};
 use crate::disk::BlockMap;
-use crate::image::{self, Record, cyclonedx, environment};
-use crate::ledger::Left;
-use crate::method::{self, BakeCause, Baked, Bench, WorkDir, keep};
-use crate::plan::{Plan, tag};
+use crate::host::clock;
+use crate::image::{self, Record, RegisterError, cyclonedx, environment};
+use crate::ledger::{End, Header, Ledger, Left};
+use crate::method::{self, BakeCause, Baked, Bench, WorkDir, keep, orphans};
+use crate::plan::{LONGEST, Plan};
 use crate::recipe::Span;
 use crate::report::JsonLines;
 
@@ -30,6 +32,9 @@ pub struct Args {
     /// Show the plan and stop.
     #[arg(long)]
     dry_run: bool,
+    /// End the bake when it takes longer than this; at most 11h.
+    #[arg(long, value_name = "TIME", default_value = "8h", value_parser = Span::parse, env = "BAKEHOUSE_WITHIN")]
+    within: Span,
     /// What becomes of the root when a step fails.
     #[arg(long, value_enum, default_value = "clean", env = "BAKEHOUSE_ON_FAILURE")]
     on_failure: OnFailure,
@@ -53,6 +58,12 @@ enum OnFailure {
 }
 
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    if args.within.duration() > LONGEST.unsigned_abs() {
+        anyhow::bail!(Failure::Input(
+            "--within: a bake may take 11h at most; after 12h what it created counts as left behind"
+                .to_owned()
+        ));
+    }
     if let Some(bake) = &args.drop {
         session::require_root()?;
         return Ok(keep::drop_root(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?);
@@ -93,6 +104,7 @@ fn finish(bake: &str, args: &Args, global: &Global) -> anyhow::Result<()> {
         let (kept, work) =
             keep::take_over(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
         let mut plan = kept.plan;
+        plan.renew(clock::wall());
         plan.fingerprint = format!("repaired in {bake}");
         plan.tags.insert(tag("fingerprint"), plan.fingerprint.clone());
         let baking = Baking { session, global, args, recipe_dir: kept.recipe_dir, recipe: kept.recipe };
@@ -124,6 +136,8 @@ struct Baking<'a> {
 impl Baking<'_> {
     async fn bake(self, plan: Plan, out: PathBuf, resume: Option<(usize, WorkDir)>) -> anyhow::Result<()> {
         let Self { session, global, args, recipe_dir, recipe } = self;
+        let within = jiff::SignedDuration::try_from(args.within.duration()).unwrap_or(LONGEST);
+        session.stop.at(clock::wall() + within.min(LONGEST));
         std::fs::create_dir_all(&out)
             .map_err(|error| Failure::Input(format!("--out: cannot make {}: {error}", out.display())))?;
         let events = File::create(out.join("events.jsonl"))
@@ -139,8 +153,14 @@ impl Baking<'_> {
 
         let (resume, work) = match resume {
             Some((step, work)) => (Some(step), work),
-            None => (None, WorkDir::create(&global.work(), &plan.bake)?),
+            None => {
+                clear_orphans(&session, global).await;
+                (None, WorkDir::create(&global.work(), &plan.bake)?)
+            }
         };
+        session::work_in(&work)?;
+        let header = Header::new(&session.clouds.name(), "bake", &plan.bake, clock::wall());
+        let ledger = Ledger::begin(&work.ledger(), header)?;
         // What was kept once was worth keeping.
         let keep = (args.on_failure == OnFailure::Keep || resume.is_some()).then(|| keep::Wish {
             seconds: args.keep_for.duration().as_secs(),
@@ -150,6 +170,7 @@ impl Baking<'_> {
         let bench = Bench {
             cloud: session.cloud.clone(),
             work,
+            ledger,
             recipe_dir,
             reporter: session.reporter.clone(),
             stop: session.stop.clone(),
@@ -159,50 +180,88 @@ impl Baking<'_> {
                 .collect(),
             keep,
         };
-        let baked = method::of(plan.method).bake(&plan, &bench).await;
-        let (reporter, stop) = (bench.reporter.clone(), bench.stop.clone());
-        let baked = match baked {
+        let baked = match method::of(plan.method).bake(&plan, &bench).await {
             Ok(baked) => baked,
             Err(error) => {
-                let mut left = error.left;
-                if let BakeCause::Kept { bake, until, .. } = &error.cause {
-                    let (again, path) = (global.again(), bench.work.keep());
-                    left.add(format!(
-                        "{}, the root, kept until {until}\n    look into it   bakehouse shell{again} {bake}\n    \
-                         go on with it  bakehouse bake{again} --finish {bake}\n    \
-                         drop it        bakehouse bake{again} --drop {bake}",
-                        path.display()
-                    ));
-                } else if let Err(error) = bench.work.close() {
-                    left.add(chain(&error));
-                }
+                let reporter = bench.reporter.clone();
+                let left = error.left.clone().and(undo(bench, &error.cause, &session, global).await);
                 let failure = Failure::of(&error.cause, left);
                 anyhow::bail!(failure.masked(|text| reporter.masked(text)));
             }
         };
-        let registered = image::register(&plan, &baked, &recipe, &session.cloud, &stop).await;
-        let closed = bench.work.close();
-        let mut record = registered.map_err(|error| {
-            let mut left = error.left.clone();
-            if let Err(error) = &closed {
-                left.add(chain(error));
-            }
-            match &error.cause {
-                image::RegisterCause::Register(source)
-                    if source.kind == ErrorKind::Exists && left.is_nothing() =>
-                {
-                    Failure::Input(chain(&error))
+        let registered =
+            image::register(&plan, &baked, &recipe, &session.cloud, &bench.ledger, &session.stop).await;
+        let mut record = match registered {
+            Ok(record) => record,
+            Err(error) => {
+                let mut left = Left::Nothing;
+                if let RegisterError::NotAvailable { image, .. } = &error {
+                    left.add(format!("image {image} in {}", session.cloud.place));
                 }
-                _ => Failure::of(&error, left),
+                let left = left.and(undo(bench, &error, &session, global).await);
+                let taken =
+                    matches!(&error, RegisterError::Register(source) if source.kind == ErrorKind::Exists);
+                return Err(if taken && left.is_nothing() {
+                    Failure::Input(chain(&error))
+                } else {
+                    Failure::of(&error, left)
+                }
+                .into());
             }
-        })?;
+        };
         // The image is good: what a clean-up could not take away is told, and is no failure.
-        if let Err(error) = closed {
-            session.reporter.warning(chain(&error));
-            record.leftovers.push(chain(&error));
+        let settled = bench.ledger.close().map(drop).map_err(|error| chain(&error));
+        let closed = bench.work.close().map_err(|error| chain(&error));
+        for what in [settled, closed].into_iter().filter_map(Result::err) {
+            session.reporter.warning(format!("left behind: {what}"));
+            record.leftovers.push(what);
         }
         write(&record, &baked, &out)?;
         tell(&record, &out, global)
+    }
+}
+
+/// Undoes what a bake that failed has created, and gives what is left.
+async fn undo(bench: Bench, cause: &(dyn Error + 'static), session: &Session, global: &Global) -> Left {
+    let mut left = Left::Nothing;
+    for undo in bench.ledger.unwind(&*session.clouds, clock::wall()).await {
+        undo.add_all(&mut left);
+    }
+    if let Some(BakeCause::Kept { bake, until, .. }) = cause.downcast_ref() {
+        let (again, path) = (global.again(), bench.work.keep());
+        left.add(format!(
+            "{}, the root, kept until {until}\n    look into it   bakehouse shell{again} {bake}\n    \
+             go on with it  bakehouse bake{again} --finish {bake}\n    \
+             drop it        bakehouse bake{again} --drop {bake}",
+            path.display()
+        ));
+    } else if let Err(error) = bench.work.close() {
+        left.add(chain(&error));
+    }
+    left
+}
+
+/// Takes away what killed bakes left. What cannot be is told, and does not keep this bake from its work.
+async fn clear_orphans(session: &Session, global: &Global) {
+    let reporter = &session.reporter;
+    let orphans = match orphans::find(&global.work()) {
+        Ok(orphans) => orphans,
+        Err(error) => return reporter.warning(chain(&error)),
+    };
+    for orphan in orphans {
+        let cleared = orphan.clear(&*session.clouds, clock::wall()).await;
+        reporter.note(format!("{}, which a killed bake left, was taken away", cleared.path.display()));
+        for undo in &cleared.undone {
+            if let End::Kept(why) = &undo.end {
+                reporter.note(format!("{} {} stays: {why}", undo.kind, undo.what));
+            }
+        }
+        if let Some(cloud) = &cleared.elsewhere {
+            reporter.note(format!("what it created is in another cloud: sweep there ({cloud})"));
+        }
+        if !cleared.left.is_nothing() {
+            reporter.warning(format!("of a killed bake, {}", cleared.left));
+        }
     }
 }
 

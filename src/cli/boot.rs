@@ -52,7 +52,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         let (snapshot, size) = images::root_snapshot(&image)?;
         let name = format!("boot-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let work = WorkDir::create(&global.work(), &name)?;
-        let store = session.clouds.store();
+        session::work_in(&work)?;
+        let store = &session.store;
         let phase = session.reporter.phase(format!("reading {}", image.id));
         store.write_disk(&session.cloud.place, &snapshot, &work.disk(), size, &session.stop).await?;
         phase.done();

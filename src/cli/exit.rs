@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::cloud::{CloudError, ErrorKind};
+pub use crate::host::error::chain;
 use crate::ledger::Left;
 
 /// How a verb ended that did not succeed. Travels inside an `anyhow::Error`; any other error in one is work that failed.
@@ -29,10 +30,10 @@ impl Failure {
         match self {
             Self::Input(_) => 2,
             Self::Work { left: Left::Nothing, .. } => 3,
-            Self::Work { left: Left::These(_), .. }
-            | Self::Denied { left: Left::These(_), .. }
-            | Self::Unavailable { left: Left::These(_), .. }
-            | Self::Interrupted { left: Left::These(_), .. } => 4,
+            Self::Work { left: Left::These(_) | Left::Unknown { .. }, .. }
+            | Self::Denied { left: Left::These(_) | Left::Unknown { .. }, .. }
+            | Self::Unavailable { left: Left::These(_) | Left::Unknown { .. }, .. }
+            | Self::Interrupted { left: Left::These(_) | Left::Unknown { .. }, .. } => 4,
             Self::Denied { left: Left::Nothing, .. } => 5,
             Self::Checks(_) => 6,
             Self::Unavailable { left: Left::Nothing, .. } => 75,
@@ -136,21 +137,6 @@ fn with_advice(message: String) -> String {
     }
 }
 
-/// An error and its causes, `: ` between them; a cause that the text already says is not said again.
-#[must_use]
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        let said = current.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = current.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +158,7 @@ mod tests {
     #[test]
     fn every_failure_has_its_documented_code() {
         let some = || Left::These(vec!["snap-1".into()]);
+        let unknown = || Left::Unknown { these: Vec::new(), unseen: vec!["snapshots".into()] };
         let cases = [
             (Failure::Input(String::new()), 2),
             (Failure::Work { message: String::new(), left: Left::Nothing }, 3),
@@ -185,6 +172,8 @@ mod tests {
             // A hangup is an interruption like the user's own.
             (Failure::Interrupted { signal: libc::SIGHUP, left: Left::Nothing }, 130),
             (Failure::Interrupted { signal: libc::SIGTERM, left: some() }, 4),
+            (Failure::Work { message: String::new(), left: unknown() }, 4),
+            (Failure::Denied { message: String::new(), left: unknown() }, 4),
         ];
         for (failure, code) in cases {
             assert_eq!(failure.code(), code, "{failure:?}");

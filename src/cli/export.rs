@@ -42,7 +42,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
             tempfile::Builder::new().prefix(".bakehouse-export-").tempdir_in(folder).map_err(wrong)?;
         let raw = beside.path().join("disk.raw");
         let phase = session.reporter.phase(format!("writing {} ({size} GiB)", args.file.display()));
-        session.clouds.store().write_disk(&session.cloud.place, &snapshot, &raw, size, &session.stop).await?;
+        session.store.write_disk(&session.cloud.place, &snapshot, &raw, size, &session.stop).await?;
         let finished = if qcow2 {
             let packed = beside.path().join("disk.qcow2");
             Cmd::new("qemu-img")

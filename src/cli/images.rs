@@ -7,9 +7,8 @@ use serde::Serialize;
 use super::exit::Failure;
 use super::print;
 use super::session::{self, Global, Mounts, Session};
-use crate::cloud::{ErrorKind, Image, ImageId, ImageQuery, SnapshotId, SnapshotQuery, retrying};
+use crate::cloud::{ErrorKind, Image, ImageId, ImageQuery, SnapshotId, SnapshotQuery, retrying, tag};
 use crate::ledger::Left;
-use crate::plan::tag;
 
 /// List the images, with what each was made from; show or delete one.
 #[derive(clap::Args, Debug)]
@@ -210,7 +209,7 @@ async fn delete(images: &[String], dry_run: bool, session: &Session, global: &Gl
     }
     if !dry_run {
         // Blocks that bakes left which were killed; what just lost its last snapshot is gone already.
-        session.clouds.store().collect_garbage().await?;
+        session.store.collect_garbage().await?;
     }
     if left.is_nothing() {
         Ok(())

@@ -11,6 +11,7 @@ mod metadata;
 mod plan;
 mod session;
 mod shell;
+mod sweep;
 mod test;
 mod throw_away;
 
@@ -51,6 +52,7 @@ enum Verb {
     Boot(boot::Args),
     Shell(shell::Args),
     Export(export::Args),
+    Sweep(sweep::Args),
     #[command(hide = true)]
     Metadata(metadata::Args),
     #[command(hide = true)]
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Verb::Boot(verb) => boot::run(&verb, &args.global),
         Verb::Shell(verb) => shell::run(&verb, &args.global),
         Verb::Export(verb) => export::run(&verb, &args.global),
+        Verb::Sweep(verb) => sweep::run(&verb, &args.global),
         Verb::Metadata(verb) => metadata::run(&verb),
         Verb::KeepRoot(verb) => keep_root::run(&verb),
     };

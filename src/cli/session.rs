@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::exit::{Failure, chain};
 use crate::cloud::{AccountId, Cloud, Clouds, Region};
 use crate::host::namespace;
 use crate::host::stop::Stop;
-use crate::local::LocalClouds;
+use crate::local::{LocalClouds, Store};
+use crate::method::{WorkDir, WorkError};
 use crate::report::{JsonLines, Reporter, Terminal};
 
 /// Options that every verb takes; each also as an environment variable.
@@ -130,6 +132,19 @@ impl Global {
     }
 }
 
+/// Puts the temporary files of this process, and of programs that it starts, into a work folder: whoever clears that
+/// clears them too. A process has one.
+///
+/// # Errors
+/// Where the folder cannot be made.
+pub fn work_in(work: &WorkDir) -> anyhow::Result<()> {
+    let folder = work.path().join("tmp");
+    std::fs::create_dir_all(&folder).map_err(|source| WorkError::Create { path: folder.clone(), source })?;
+    // Refused only where it was set before: then they are in that one.
+    let _ = tempfile::env::override_temp_dir(&folder);
+    Ok(())
+}
+
 /// A path that means the same from any folder.
 #[must_use]
 pub fn absolute(path: &Path) -> PathBuf {
@@ -151,7 +166,9 @@ fn default_store() -> anyhow::Result<PathBuf> {
 
 /// What a verb works with.
 pub struct Session {
-    pub clouds: LocalClouds,
+    pub clouds: Arc<dyn Clouds>,
+    /// What `clouds` is kept in: for what only a store can do.
+    pub store: Store,
     pub cloud: Cloud,
     pub reporter: Reporter,
     pub stop: Stop,
@@ -161,7 +178,13 @@ impl Session {
     /// The same in another place.
     #[must_use]
     pub fn at(&self, cloud: Cloud) -> Self {
-        Self { cloud, clouds: self.clouds.clone(), reporter: self.reporter.clone(), stop: self.stop.clone() }
+        Self {
+            cloud,
+            clouds: self.clouds.clone(),
+            store: self.store.clone(),
+            reporter: self.reporter.clone(),
+            stop: self.stop.clone(),
+        }
     }
 }
 
@@ -185,10 +208,12 @@ where
         private_mounts()?;
     }
     let clouds = global.clouds()?;
+    let store = clouds.store().clone();
+    let clouds: Arc<dyn Clouds> = Arc::new(clouds);
     let place = clouds.home();
     let cloud = clouds.at(&place)?;
     let reporter = global.reporter();
-    block_on(|stop| verb(Session { clouds, cloud, reporter, stop }))
+    block_on(|stop| verb(Session { clouds, store, cloud, reporter, stop }))
 }
 
 /// Runs something with a runtime and a request to stop.
@@ -206,6 +231,12 @@ where
         let result = work(stop.clone()).await;
         match (result.map_err(Failure::from), stop.signal()) {
             (Ok(()), _) => Ok(()),
+            (Err(Failure::Work { left, .. } | Failure::Unavailable { left, .. }), _)
+                if stop.deadline().is_some() =>
+            {
+                let message = "it took longer than it may and was ended; --within allows more".to_owned();
+                Err(Failure::Work { message, left }.into())
+            }
             // Whatever failed after the signal failed because of it.
             (Err(Failure::Work { left, .. } | Failure::Unavailable { left, .. }), Some(signal)) => {
                 Err(Failure::Interrupted { signal, left }.into())

@@ -8,14 +8,13 @@ use super::session::{self, Global, Mounts, Session};
 use super::throw_away::ThrowAway;
 use super::{images, print};
 use crate::acceptance::{self, BootSpec, Outcome, Status};
-use crate::cloud::{Image, Tags};
+use crate::cloud::{Image, Tags, tag};
 use crate::disk::loop_device::Access;
 use crate::disk::tree::MountedTree;
 use crate::host::clock;
 use crate::host::stop::Stop;
 use crate::image::{Record, TestRecord};
 use crate::ledger::Left;
-use crate::plan::tag;
 use crate::recipe::Size;
 
 /// After this long, an instance of a test may be swept; it ends by itself long before.
@@ -62,7 +61,7 @@ async fn test(
     global: &Global,
 ) -> anyhow::Result<()> {
     let home = record.home().ok_or_else(|| Failure::Input(format!("{} names no image", path.display())))?;
-    let cloud = crate::cloud::Clouds::at(&session.clouds, &home.place)?;
+    let cloud = session.clouds.at(&home.place)?;
     let session = &session.at(cloud);
     let image = images::find(home.image.as_str(), session).await?;
     let phase = session.reporter.phase("checking the image's file system");

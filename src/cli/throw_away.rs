@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::exit::Failure;
 use super::images;
-use super::session::{Global, Session};
+use super::session::{self, Global, Session};
 use crate::cloud::Image;
 use crate::disk::{Disk, Layout, Pipe, SparseDisk};
 use crate::ledger::Left;
@@ -28,6 +28,7 @@ impl ThrowAway {
         let size = images::snapshot_size(&snapshot, session).await?;
         let name = format!("copy-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let work = WorkDir::create(&global.work(), &name)?;
+        session::work_in(&work)?;
         let phase = session.reporter.phase(format!("reading {}", image.id));
         let disk: Arc<dyn Disk> = Arc::new(SparseDisk::create(&work.disk(), u64::from(size) << 30)?);
         let pipe = Pipe {

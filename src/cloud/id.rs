@@ -1,6 +1,5 @@
-//! Ids, tags and idempotency tokens.
+//! Ids and idempotency tokens.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -65,9 +64,6 @@ id!(
     InstanceId,
     "i-"
 );
-
-/// Tags of a resource. At most 50, keys up to 127 and values up to 255 characters (EBS API model).
-pub type Tags = BTreeMap<String, String>;
 
 /// An idempotency token: the same token with the same request gives the same answer again. At most 64 ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]

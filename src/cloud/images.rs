@@ -141,6 +141,13 @@ impl Image {
         let ebs = device.ebs.as_ref()?;
         Some((ebs, ebs.snapshot.as_ref()?))
     }
+
+    /// Whether one of its volumes is made from a snapshot.
+    #[must_use]
+    pub fn uses(&self, snapshot: &SnapshotId) -> bool {
+        let mut disks = self.attributes.devices.iter().filter_map(|device| device.ebs.as_ref());
+        disks.any(|disk| disk.snapshot.as_ref() == Some(snapshot))
+    }
 }
 
 /// Which images `find` gives, newest first; an empty query is all of the account's own.
@@ -153,6 +160,8 @@ pub struct ImageQuery {
     pub name: Option<String>,
     /// All of these tags, with exactly these values.
     pub tags: Tags,
+    /// All of these tags, whatever their values.
+    pub tag_keys: Vec<String>,
 }
 
 #[async_trait]

@@ -44,12 +44,26 @@ pub struct Instance {
     pub tags: Tags,
 }
 
+/// Which instances `find` gives; an empty query is all of the account's own.
+#[derive(Clone, Debug, Default)]
+pub struct InstanceQuery {
+    pub ids: Vec<InstanceId>,
+    /// All of these tags, with exactly these values.
+    pub tags: Tags,
+    /// All of these tags, whatever their values.
+    pub tag_keys: Vec<String>,
+}
+
 #[async_trait]
 pub trait Instances: Send + Sync {
     /// `RunInstances`.
     async fn launch(&self, new: &NewInstance, token: &Token) -> Result<InstanceId>;
 
-    /// `DescribeInstances` with one id. A terminated instance is still described for a while.
+    /// `DescribeInstances`. An id that does not exist is [`NotFound`](super::ErrorKind::NotFound). A terminated instance
+    /// is still found for a while.
+    async fn find(&self, query: &InstanceQuery) -> Result<Vec<Instance>>;
+
+    /// [`find`](Self::find) of one id.
     async fn describe(&self, id: &InstanceId) -> Result<Instance>;
 
     /// `GetConsoleOutput` with `Latest`: the newest 64 KiB of the serial console.

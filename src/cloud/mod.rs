@@ -12,18 +12,19 @@ mod parameters;
 mod place;
 mod retry;
 mod snapshots;
+mod tags;
 mod wait;
 
 use std::sync::Arc;
 
 pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, LinearChecksum};
 pub use error::{CloudError, ErrorKind, Result};
-pub use id::{ImageId, InstanceId, SnapshotId, Tags, Token};
+pub use id::{ImageId, InstanceId, SnapshotId, Token};
 pub use images::{
     Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageQuery, ImageState,
     Images, NewImage,
 };
-pub use instances::{Instance, InstanceState, Instances, NewInstance};
+pub use instances::{Instance, InstanceQuery, InstanceState, Instances, NewInstance};
 pub use parameters::{NewParameter, Parameter, Parameters};
 pub use place::{AccountId, ImageRef, Partition, Place, Region};
 pub use retry::retrying;
@@ -31,10 +32,14 @@ pub use snapshots::{
     BlockPage, BlockToken, ListedBlock, NewSnapshot, PageToken, Snapshot, SnapshotQuery, SnapshotState,
     Snapshots,
 };
+pub use tags::{TAG_PREFIX, Tags, tag};
 pub use wait::{Wait, until};
 
 /// Every place that the credentials at hand can reach.
 pub trait Clouds: Send + Sync {
+    /// What tells this cloud from every other: `local /var/lib/store`. The ledger of one is never unwound in another.
+    fn name(&self) -> String;
+
     /// Where the caller is when it names no place.
     fn home(&self) -> Place;
 

@@ -49,6 +49,8 @@ pub struct SnapshotQuery {
     pub ids: Vec<SnapshotId>,
     /// All of these tags, with exactly these values.
     pub tags: Tags,
+    /// All of these tags, whatever their values.
+    pub tag_keys: Vec<String>,
 }
 
 /// Stands for a block's content in one listing; good for a while, not for ever.

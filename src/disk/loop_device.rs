@@ -16,10 +16,11 @@ use super::holders::{self, Holder};
 
 const CONTROL: &str = "/dev/loop-control";
 /// The major number of loop devices (Linux `include/uapi/linux/major.h`).
-const LOOP_MAJOR: u32 = 7;
+pub const LOOP_MAJOR: u32 = 7;
 
 // Linux `include/uapi/linux/loop.h`.
 const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
+const LOOP_CLR_FD: Opcode = 0x4C01;
 const LOOP_CONFIGURE: Opcode = 0x4C0A;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
@@ -114,6 +115,37 @@ impl LoopDevice {
 fn backing_of(number: u32) -> Option<String> {
     let of = |name: &str| std::fs::read_to_string(format!("/sys/block/loop{number}/loop/{name}")).ok();
     Some(format!("{}{}", of("backing_file")?, of("offset")?))
+}
+
+/// N of every `/dev/loopN` whose disk file lies in `folder`, or lay there until it was deleted.
+#[must_use]
+pub fn backed_below(folder: &Path) -> Vec<u32> {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let devices = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let numbers = devices.filter_map(|one| one.file_name().to_str()?.strip_prefix("loop")?.parse().ok());
+    let below = |number: &u32| {
+        let file = std::fs::read_to_string(format!("/sys/block/loop{number}/loop/backing_file"));
+        file.is_ok_and(|file| Path::new(file.trim_end()).starts_with(&folder))
+    };
+    let mut numbers: Vec<u32> = numbers.filter(below).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// Detaches those of [`backed_below`] whose last user has gone, and gives those that somebody still uses.
+pub async fn release_below(folder: &Path) -> Vec<u32> {
+    for _ in 0..RELEASE_TRIES {
+        let numbers = backed_below(folder);
+        if numbers.is_empty() {
+            break;
+        }
+        for number in numbers {
+            // One that is in use is freed by the kernel with its last user; the next look tells.
+            let _ = node_of(number).and_then(|(node, _private)| clear(&File::open(node)?));
+        }
+        tokio::time::sleep(RELEASE_PAUSE).await;
+    }
+    backed_below(folder)
 }
 
 /// The node of a device, made where it is missing: in `/dev`, or in a folder of its own where `/dev` takes none, as in a
@@ -239,6 +271,15 @@ fn get_free(control: &File) -> io::Result<u32> {
     // SAFETY: see `GetFree`; the descriptor is open for the whole call.
     let number = unsafe { rustix::ioctl::ioctl(control.as_fd(), GetFree)? };
     u32::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+fn clear(node: &File) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "no safe wrapper of LOOP_CLR_FD exists")]
+    // SAFETY: LOOP_CLR_FD takes no argument and touches no memory of ours; the descriptor is open for the whole call.
+    unsafe {
+        rustix::ioctl::ioctl(node.as_fd(), rustix::ioctl::NoArg::<LOOP_CLR_FD>::new())?;
+    }
+    Ok(())
 }
 
 /// Why there is no loop device, or it does not go.

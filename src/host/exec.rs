@@ -242,6 +242,9 @@ impl Cmd {
         command.args(&self.args);
         if self.clear_env {
             command.env_clear();
+        } else {
+            // With ours: what a program leaves goes with it.
+            command.env("TMPDIR", tempfile::env::temp_dir());
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.cwd {

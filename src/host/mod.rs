@@ -2,6 +2,7 @@
 //! Knows nothing of images; never prints.
 
 pub mod clock;
+pub mod error;
 pub mod exec;
 pub mod glob;
 pub mod kernel_log;
@@ -9,3 +10,4 @@ pub mod lock;
 pub mod namespace;
 pub mod root_dir;
 pub mod stop;
+pub mod survivors;

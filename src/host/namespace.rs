@@ -48,10 +48,7 @@ pub fn mounts_below(path: &Path) -> io::Result<Vec<PathBuf>> {
     // proc(5): ID PARENT MAJOR:MINOR ROOT POINT and more.
     let points =
         table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-    let mut found: Vec<PathBuf> = points
-        .map(|point| PathBuf::from(OsString::from_vec(unescape(point))))
-        .filter(|at| at.starts_with(&path))
-        .collect();
+    let mut found: Vec<PathBuf> = points.map(path_of).filter(|at| at.starts_with(&path)).collect();
     found.reverse();
     Ok(found)
 }
@@ -67,6 +64,12 @@ pub fn clear_mounts_below(path: &Path) -> io::Result<()> {
         unmount(&at, flags).or_else(|_| unmount(&at, flags | UnmountFlags::DETACH))?;
     }
     Ok(())
+}
+
+/// A path as `/proc/self/mountinfo` has it.
+#[must_use]
+pub fn path_of(text: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(unescape(text)))
 }
 
 /// Reads fstab's escapes, also those of `/proc/self/mountinfo`: `\040` is a space.

@@ -1,16 +1,24 @@
-//! A request to stop, by SIGINT, SIGTERM or SIGHUP, seen by every long wait.
+//! A request to stop, by SIGINT, SIGTERM, SIGHUP or a deadline, seen by every long wait.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use super::clock;
+
+/// How often the wall clock is looked at for a deadline: it may be set, and a machine may sleep.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Tells long work that the user or the build wants it to end. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     token: CancellationToken,
     signal: Arc<AtomicI32>,
+    deadline: Arc<OnceLock<Timestamp>>,
 }
 
 impl Stop {
@@ -60,7 +68,34 @@ impl Stop {
     /// The signal that asked, if one did.
     #[must_use]
     pub fn signal(&self) -> Option<i32> {
-        self.token.is_cancelled().then(|| self.signal.load(Ordering::SeqCst))
+        let signalled = self.token.is_cancelled() && self.deadline.get().is_none();
+        signalled.then(|| self.signal.load(Ordering::SeqCst))
+    }
+
+    /// Asks for a stop at a time. By the wall clock: tags that expire go by it, also while a laptop sleeps. Needs a
+    /// running tokio runtime.
+    pub fn at(&self, deadline: Timestamp) {
+        let stop = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let left = deadline.duration_since(clock::wall());
+                if stop.is_requested() {
+                    return;
+                }
+                if left <= SignedDuration::ZERO {
+                    // Only the first deadline is told.
+                    let _ = stop.deadline.set(deadline);
+                    return stop.token.cancel();
+                }
+                tokio::time::sleep(left.unsigned_abs().min(LOOK)).await;
+            }
+        });
+    }
+
+    /// The deadline that asked, if one did.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.deadline.get().copied()
     }
 
     /// Whether a stop was asked for.
@@ -96,6 +131,16 @@ mod tests {
         assert_eq!(ignored("trap '' HUP; cat /proc/self/status").await, [true, false]);
         assert!(ignored("trap '' TERM; cat /proc/self/status").await[1]);
         assert!(!ignores("", libc::SIGHUP) && !ignores("SigIgn:\tx", libc::SIGHUP) && !ignores("", 0));
+    }
+
+    #[tokio::test]
+    async fn a_deadline_asks_for_a_stop_and_is_no_signal() {
+        let stop = Stop::never();
+        stop.at(Timestamp::MAX);
+        let at = clock::wall();
+        stop.at(at);
+        stop.requested().await;
+        assert_eq!((stop.signal(), stop.deadline()), (None, Some(at)));
     }
 
     #[tokio::test]

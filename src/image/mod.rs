@@ -5,5 +5,5 @@ mod register;
 mod sbom;
 
 pub use record::{BaseRecord, Disk, FORMAT, ImagePlace, Record, RecordError, TestRecord, environment};
-pub use register::{RegisterCause, RegisterError, register};
+pub use register::{RegisterError, register};
 pub use sbom::cyclonedx;

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::{BaseRecord, Disk, FORMAT, ImagePlace, Record};
 use crate::cloud::{
-    Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, NewImage, Wait, retrying, until,
+    Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, NewImage, Wait, retrying, tag,
+    until,
 };
 use crate::host::stop::Stop;
-use crate::ledger::Left;
-use crate::method::{Baked, discard};
+use crate::ledger::{CreateError, Intent, Kind, Ledger, LedgerError, Role};
+use crate::method::Baked;
 use crate::plan::{BasePlan, Plan};
 use crate::report::Timing;
 
@@ -16,8 +17,8 @@ use crate::report::Timing;
 const AVAILABLE: Wait =
     Wait { what: "image available", every: Duration::from_secs(1), within: Duration::from_secs(600) };
 
-/// Registers what was baked and waits until it can be used. `recipe` is the digest of the recipe's file. Takes the
-/// snapshot over: where there will be no image, it is deleted.
+/// Registers what was baked and waits until it can be used. `recipe` is the digest of the recipe's file. On an error
+/// before the commit, the caller unwinds the ledger.
 ///
 /// # Errors
 /// [`RegisterError`]. Where the image was registered and only the wait failed, the error names it.
@@ -26,29 +27,9 @@ pub async fn register(
     baked: &Baked,
     recipe: &str,
     cloud: &Cloud,
+    ledger: &Ledger,
     stop: &Stop,
 ) -> Result<Record, RegisterError> {
-    match registered(plan, baked, recipe, cloud, stop).await {
-        Ok(record) => Ok(record),
-        Err(cause @ RegisterCause::NotAvailable { .. }) => {
-            let mut left = Left::Nothing;
-            left.add(format!("{} in {}", cause, cloud.place));
-            Err(RegisterError { cause, left })
-        }
-        Err(cause) => {
-            let left = discard(cloud, &baked.snapshot).await;
-            Err(RegisterError { cause, left })
-        }
-    }
-}
-
-async fn registered(
-    plan: &Plan,
-    baked: &Baked,
-    recipe: &str,
-    cloud: &Cloud,
-    stop: &Stop,
-) -> Result<Record, RegisterCause> {
     let began = std::time::Instant::now();
     let mut attributes = plan.attributes.clone();
     let root = attributes.root_device.clone();
@@ -57,7 +38,7 @@ async fn registered(
         .iter_mut()
         .find(|device| device.name == root)
         .and_then(|device| device.ebs.as_mut())
-        .ok_or(RegisterCause::NoRoot { device: root })?;
+        .ok_or(RegisterError::NoRoot { device: root })?;
     disk.snapshot = Some(baked.snapshot.clone());
     disk.size = plan.size.unwrap_or(0).max(baked.map.volume_size);
     let new = NewImage {
@@ -66,7 +47,7 @@ async fn registered(
         attributes,
         tags: plan.tags.clone(),
     };
-    let id = register_once(&new, plan, cloud, stop).await?;
+    let id = register_once(&new, plan, cloud, ledger, stop).await?;
     let query = ImageQuery { ids: vec![id.clone()], ..ImageQuery::default() };
     // Once it is registered, a stop does not undo it: the wait is short, and the answer is wanted.
     until(AVAILABLE, &cloud.place, &Stop::never(), || async {
@@ -83,7 +64,7 @@ async fn registered(
         }
     })
     .await
-    .map_err(|source| RegisterCause::NotAvailable { image: id.clone(), source })?;
+    .map_err(|source| RegisterError::NotAvailable { image: id.clone(), source })?;
     let mut timings = baked.timings.clone();
     timings.push(Timing::new("register", began.elapsed()));
     Ok(Record {
@@ -137,41 +118,48 @@ async fn register_once(
     new: &NewImage,
     plan: &Plan,
     cloud: &Cloud,
+    ledger: &Ledger,
     stop: &Stop,
-) -> Result<ImageId, RegisterCause> {
-    match retrying(stop, || cloud.images.register(new)).await {
-        Ok(id) => Ok(id),
-        Err(error) if error.kind == ErrorKind::Exists => {
-            let found = find_own(plan, cloud).await?;
-            found.map(|image| image.id).ok_or(RegisterCause::Register(error))
-        }
-        Err(error) => Err(RegisterCause::Register(error)),
-    }
+) -> Result<ImageId, RegisterError> {
+    let intent = Intent {
+        kind: Kind::Image,
+        place: cloud.place.clone(),
+        what: new.name.clone(),
+        token: None,
+        tags: new.tags.clone(),
+        role: Role::Commit,
+    };
+    let call = || async {
+        let error = match cloud.images.register(new).await {
+            Ok(id) => return Ok(id),
+            Err(error) => error,
+        };
+        // Where this look fails too, the call's own error is the one to tell; unwinding looks again.
+        let found = find_own(plan, cloud).await.ok().flatten();
+        found.map(|image| image.id).ok_or(error)
+    };
+    ledger.create(intent, stop, call).await.map_err(|error| match error {
+        CreateError::Call(error) => RegisterError::Register(error),
+        CreateError::Ledger(error) => RegisterError::Ledger(error),
+    })
 }
 
-async fn find_own(plan: &Plan, cloud: &Cloud) -> Result<Option<Image>, RegisterCause> {
-    let tag = crate::plan::tag("bake");
-    let query = ImageQuery { tags: [(tag, plan.bake.clone())].into(), ..ImageQuery::default() };
-    let found =
-        retrying(&Stop::never(), || cloud.images.find(&query)).await.map_err(RegisterCause::Register)?;
+async fn find_own(plan: &Plan, cloud: &Cloud) -> crate::cloud::Result<Option<Image>> {
+    let tags = [(tag("bake"), plan.bake.clone())].into();
+    let query = ImageQuery { tags, ..ImageQuery::default() };
+    let found = retrying(&Stop::never(), || cloud.images.find(&query)).await?;
     Ok(found.into_iter().find(|image| image.name == plan.image_name))
 }
 
-/// Why there is no image, and what was left.
+/// Why there is no image, or none that can be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{cause}")]
-pub struct RegisterError {
-    #[source]
-    pub cause: RegisterCause,
-    pub left: Left,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RegisterCause {
+pub enum RegisterError {
     #[error("the base has no volume at its root device {device}")]
     NoRoot { device: String },
     #[error("cannot register the image")]
     Register(#[source] CloudError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error("{image} was registered but did not become available")]
     NotAvailable { image: ImageId, source: CloudError },
 }

@@ -95,13 +95,15 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
     Ok(names)
 }
 
+/// How many hidden things are in `folder`.
+pub(super) fn count_hidden(folder: &Path) -> Result<u64, StoreError> {
+    Ok(all_names(folder)?.iter().filter(|name| name.starts_with(HIDDEN)).count() as u64)
+}
+
 /// Deletes what is hidden in `folder` and says how many there were. The caller keeps all writers out.
 pub(super) fn clear_hidden(folder: &Path) -> Result<u64, StoreError> {
     let mut cleared = 0;
-    for name in all_names(folder)? {
-        if !name.starts_with(HIDDEN) {
-            continue;
-        }
+    for name in all_names(folder)?.into_iter().filter(|name| name.starts_with(HIDDEN)) {
         let path = folder.join(name);
         let removed = match path.symlink_metadata() {
             Ok(about) if about.is_dir() => fs::remove_dir_all(&path),

@@ -36,11 +36,43 @@ impl Store {
         blocking(move || store.collect()).await
     }
 
+    /// What [`Store::collect_garbage`] would take away now. Snapshots that would be given up are not among it, since they
+    /// stay.
+    ///
+    /// # Errors
+    /// Where the store cannot be read as a whole.
+    pub async fn find_garbage(&self) -> Result<Collected, StoreError> {
+        let store = self.clone();
+        blocking(move || {
+            let mut found = Collected::default();
+            for place in store.places()? {
+                let here = LocalPlace { store: store.clone(), place };
+                found.leftovers += each_folder(&here, durable::count_hidden)?;
+                found.leftovers += here.instances().leftovers()?;
+            }
+            let _alone = store.alone()?;
+            found.leftovers += durable::count_hidden(store.folder())?;
+            store.unreferenced(
+                &mut |folder| {
+                    found.leftovers += durable::count_hidden(folder)?;
+                    Ok(())
+                },
+                &mut |_| {
+                    found.blocks += 1;
+                    Ok(())
+                },
+            )?;
+            Ok(found)
+        })
+        .await
+    }
+
     fn collect(&self) -> Result<Collected, StoreError> {
         let mut collected = Collected::default();
         for place in self.places()? {
             let here = LocalPlace { store: self.clone(), place };
-            collected.leftovers += clear(&here)?;
+            collected.leftovers += each_folder(&here, durable::clear_hidden)?;
+            collected.leftovers += here.instances().clear_leftovers()?;
             for name in durable::names(&here.snapshots())? {
                 if SnapshotFolder::at(here.snapshots().join(name)).give_up()? {
                     collected.given_up += 1;
@@ -49,17 +81,34 @@ impl Store {
         }
         let _alone = self.alone()?;
         collected.leftovers += durable::clear_hidden(self.folder())?;
-        let referenced = self.referenced()?;
         let blocks = self.blocks();
-        for (folder, digests) in blocks.folders()? {
-            collected.leftovers += durable::clear_hidden(&folder)?;
-            for digest in digests {
-                if !referenced.contains(&digest) && blocks.delete(&digest)? {
-                    collected.blocks += 1;
-                }
+        self.unreferenced(
+            &mut |folder| {
+                collected.leftovers += durable::clear_hidden(folder)?;
+                Ok(())
+            },
+            &mut |digest| {
+                collected.blocks += u64::from(blocks.delete(digest)?);
+                Ok(())
+            },
+        )?;
+        Ok(collected)
+    }
+
+    /// Visits every folder of blocks, and every block that no map names. The caller holds the store alone.
+    fn unreferenced(
+        &self,
+        folder: &mut dyn FnMut(&Path) -> Result<(), StoreError>,
+        block: &mut dyn FnMut(&Digest) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let referenced = self.referenced()?;
+        for (path, digests) in self.blocks().folders()? {
+            folder(&path)?;
+            for digest in digests.iter().filter(|digest| !referenced.contains(digest)) {
+                block(digest)?;
             }
         }
-        Ok(collected)
+        Ok(())
     }
 
     /// Deletes a snapshot's folder that was moved out of its place, and those of its blocks that only it had.
@@ -114,15 +163,16 @@ fn gather(map: &BlockMap, into: &mut HashSet<Digest>) -> Result<(), StoreError> 
     })
 }
 
-/// Takes away what processes that were killed left in a place. Its lock keeps those out that are at work.
-fn clear(here: &LocalPlace) -> Result<u64, StoreError> {
+/// Sums up what `count` says of each folder of a place in which killed processes may have left something. Its lock keeps
+/// those out that are at work.
+fn each_folder(here: &LocalPlace, count: fn(&Path) -> Result<u64, StoreError>) -> Result<u64, StoreError> {
     let _registering = here.lock()?;
-    let mut cleared = 0;
+    let mut sum = 0;
     for folder in [here.snapshots(), here.images(), here.parameters()] {
-        cleared += durable::clear_hidden(&folder)?;
+        sum += count(&folder)?;
     }
     for name in durable::names(&here.images())? {
-        cleared += durable::clear_hidden(&here.images().join(name))?;
+        sum += count(&here.images().join(name))?;
     }
-    Ok(cleared)
+    Ok(sum)
 }

@@ -66,12 +66,8 @@ pub(super) fn users_of(
     here: &LocalPlace,
     snapshot: &SnapshotId,
 ) -> std::result::Result<Vec<ImageId>, StoreError> {
-    let uses = |image: &Image| {
-        let mut disks = image.attributes.devices.iter().filter_map(|device| device.ebs.as_ref());
-        disks.any(|disk| disk.snapshot.as_ref() == Some(snapshot))
-    };
     let images = all(here)?;
-    Ok(images.into_iter().filter(uses).map(|image| image.id).collect())
+    Ok(images.into_iter().filter(|image| image.uses(snapshot)).map(|image| image.id).collect())
 }
 
 /// Whether there is such an image.
@@ -95,7 +91,7 @@ fn find(here: &LocalPlace, query: &ImageQuery) -> std::result::Result<Vec<Image>
             .name
             .as_ref()
             .is_none_or(|pattern| wildmatch::WildMatch::new(pattern).matches(&image.name))
-            && laws::has_tags(&image.tags, &query.tags)
+            && laws::has_tags(&image.tags, &query.tags, &query.tag_keys)
     });
     for image in &images {
         // Registering is not seen at once: this describe still says pending, the next one available.

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Store;
 use super::accelerator::Emulator;
 use super::firmware::Firmware;
 use super::instance_folder::{InstanceFolder, Record, VERSION, held};
+use super::laws;
 use super::metadata::{self, Identity, Metadata};
 use super::qemu::{Console, DiskBus, Machine, PROGRAM, QemuError, bootable, own_firmware};
+use super::{Store, StoreError};
 use crate::cloud::{
-    CloudError, Digest, ErrorKind, Image, ImageState, Instance, InstanceId, InstanceState, Instances,
-    NewInstance, Place, Result, Token,
+    CloudError, Digest, ErrorKind, Image, ImageState, Instance, InstanceId, InstanceQuery, InstanceState,
+    Instances, NewInstance, Place, Result, Token,
 };
 use crate::host::clock;
 use crate::host::exec::Cmd;
@@ -100,21 +101,29 @@ impl LocalInstances {
         self.error(RUN, kind, "the instance cannot run on this host").with_source(error)
     }
 
+    fn missing(&self, operation: &'static str, id: &InstanceId) -> CloudError {
+        self.error(operation, ErrorKind::NotFound, format!("there is no instance {id}"))
+            .with_code("InvalidInstanceID.NotFound")
+    }
+
     /// The folder of an instance that exists.
-    fn find(&self, operation: &'static str, id: &InstanceId) -> Result<InstanceFolder> {
+    fn home(&self, operation: &'static str, id: &InstanceId) -> Result<InstanceFolder> {
         let home = InstanceFolder(self.folder().join(id.as_str()));
         match home.read() {
             Ok(Some(_)) => Ok(home),
-            Ok(None) => Err(self
-                .error(operation, ErrorKind::NotFound, format!("there is no instance {id}"))
-                .with_code("InvalidInstanceID.NotFound")),
+            Ok(None) => Err(self.missing(operation, id)),
             Err(source) => Err(self.io(operation, &home.0)(source)),
         }
     }
 
     fn homes(&self) -> io::Result<Vec<InstanceFolder>> {
         let mut homes = Vec::new();
-        for entry in std::fs::read_dir(self.folder())? {
+        let entries = match std::fs::read_dir(self.folder()) {
+            // Nothing was ever launched here.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(homes),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             if entry.file_name().to_str().and_then(InstanceId::parse).is_some() {
                 homes.push(InstanceFolder(entry.path()));
@@ -123,21 +132,56 @@ impl LocalInstances {
         Ok(homes)
     }
 
-    /// Takes away what instances that ended by themselves left, and forgets those that ended long ago.
-    fn tidy(&self) -> io::Result<()> {
+    /// Takes away what instances that ended by themselves left, and forgets those that ended long ago. The caller holds
+    /// the folder's lock.
+    fn tidy(&self) -> io::Result<u64> {
+        let over = self.over()?;
+        let count = over.len() as u64;
+        for Over { home, ended } in over {
+            match ended {
+                None => std::fs::remove_dir_all(&home.0)?,
+                Some((record, reason)) => home.end(record, reason)?,
+            }
+        }
+        Ok(count)
+    }
+
+    /// What is over.
+    fn over(&self) -> io::Result<Vec<Over>> {
+        let mut over = Vec::new();
         for home in self.homes()? {
-            let Some(record) = home.read()? else { continue };
+            let Some(record) = home.read()? else {
+                over.push(Over { home, ended: None });
+                continue;
+            };
             match (&record.ended, home.state(&record)?) {
                 (Some(ended), _) if clock::wall().duration_since(ended.at) > REMEMBERED => {
-                    std::fs::remove_dir_all(&home.0)?;
+                    over.push(Over { home, ended: None });
                 }
                 (None, (InstanceState::Terminated, reason)) => {
-                    home.end(record, reason.unwrap_or_default())?;
+                    over.push(Over { home, ended: Some((record, reason.unwrap_or_default())) });
                 }
                 _ => {}
             }
         }
-        Ok(())
+        Ok(over)
+    }
+
+    /// How many instances that ended still have something here.
+    pub(super) fn leftovers(&self) -> std::result::Result<u64, StoreError> {
+        let folder = self.folder();
+        Ok(self.over().map_err(StoreError::io("look at", &folder))?.len() as u64)
+    }
+
+    /// Takes that away.
+    pub(super) fn clear_leftovers(&self) -> std::result::Result<u64, StoreError> {
+        let folder = self.folder();
+        if !folder.exists() {
+            return Ok(0);
+        }
+        let lock = folder.join("lock");
+        let _lock = FileLock::exclusive(&lock).map_err(StoreError::io("lock", &lock))?;
+        self.tidy().map_err(StoreError::io("tidy", &folder))
     }
 
     /// The instance that this token already made.
@@ -304,6 +348,13 @@ impl LocalInstances {
     }
 }
 
+/// An instance that is over.
+struct Over {
+    home: InstanceFolder,
+    /// Its record and why it ended, where its disk is still there; `None` where it is to be forgotten, or never began.
+    ended: Option<(Record, String)>,
+}
+
 /// A request that was checked.
 struct Order {
     image: Image,
@@ -368,26 +419,42 @@ impl Instances for LocalInstances {
             .ok_or_else(|| self.error(RUN, ErrorKind::Unknown, "the instance's id is none"))
     }
 
-    async fn describe(&self, id: &InstanceId) -> Result<Instance> {
-        let home = self.find(DESCRIBE, id)?;
-        let read = || {
-            let Some(record) = home.read()? else {
-                return Err(io::ErrorKind::NotFound.into());
-            };
-            let (state, reason) = home.state(&record)?;
-            Ok((record, state, reason))
+    async fn find(&self, query: &InstanceQuery) -> Result<Vec<Instance>> {
+        let folder = self.folder();
+        let homes = if query.ids.is_empty() {
+            self.homes().map_err(self.io(DESCRIBE, &folder))?
+        } else {
+            query.ids.iter().map(|id| self.home(DESCRIBE, id)).collect::<Result<_>>()?
         };
-        let (record, state, reason) = read().map_err(self.io(DESCRIBE, &home.0))?;
-        Ok(Instance { id: id.clone(), image: record.image, state, reason, tags: record.tags })
+        let mut found = Vec::new();
+        for home in homes {
+            // Forgotten since it was listed.
+            let Some(record) = home.read().map_err(self.io(DESCRIBE, &home.0))? else { continue };
+            if !laws::has_tags(&record.tags, &query.tags, &query.tag_keys) {
+                continue;
+            }
+            let (state, reason) = home.state(&record).map_err(self.io(DESCRIBE, &home.0))?;
+            let id = InstanceId::parse(&record.identity.instance)
+                .ok_or_else(|| self.error(DESCRIBE, ErrorKind::Unknown, "the instance's id is none"))?;
+            found.push(Instance { id, image: record.image, state, reason, tags: record.tags });
+        }
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(found)
+    }
+
+    async fn describe(&self, id: &InstanceId) -> Result<Instance> {
+        let query = InstanceQuery { ids: vec![id.clone()], ..InstanceQuery::default() };
+        let found = self.find(&query).await?.into_iter().next();
+        found.ok_or_else(|| self.missing(DESCRIBE, id))
     }
 
     async fn console(&self, id: &InstanceId) -> Result<Vec<u8>> {
-        let home = self.find(CONSOLE, id)?;
+        let home = self.home(CONSOLE, id)?;
         home.console().map_err(self.io(CONSOLE, &home.0))
     }
 
     async fn terminate(&self, id: &InstanceId) -> Result<()> {
-        let home = self.find(TERMINATE, id)?;
+        let home = self.home(TERMINATE, id)?;
         if held(&home.0.join("launching")).map_err(self.io(TERMINATE, &home.0))? {
             return Err(self
                 .error(TERMINATE, ErrorKind::NotYet, format!("{id} is still being launched"))

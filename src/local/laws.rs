@@ -174,8 +174,9 @@ pub(super) fn tags(tags: &Tags, code: &'static str) -> Checked {
 }
 
 /// Whether `has` has all of `wanted`, with exactly these values.
-pub(super) fn has_tags(has: &Tags, wanted: &Tags) -> bool {
+pub(super) fn has_tags(has: &Tags, wanted: &Tags, keys: &[String]) -> bool {
     wanted.iter().all(|(key, value)| has.get(key) == Some(value))
+        && keys.iter().all(|key| has.contains_key(key))
 }
 
 #[cfg(test)]

@@ -92,6 +92,10 @@ impl LocalClouds {
 }
 
 impl Clouds for LocalClouds {
+    fn name(&self) -> String {
+        format!("{} {}", Partition::local(), self.store.folder().display())
+    }
+
     fn home(&self) -> Place {
         self.home.clone()
     }
@@ -114,7 +118,7 @@ impl Clouds for LocalClouds {
             place: place.clone(),
             snapshots: Arc::new(snapshots::LocalSnapshots(here.clone())),
             images: Arc::new(images::LocalImages(here.clone())),
-            instances: Arc::new(instances::LocalInstances::new(self.store.clone(), place.clone())),
+            instances: Arc::new(here.instances()),
             parameters: Arc::new(parameters::LocalParameters(here)),
         })
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::durable;
+use super::instances::LocalInstances;
 use super::refusal::Refusal;
 use super::snapshot_folder::SnapshotFolder;
 use super::store::{Store, StoreError};
@@ -34,6 +35,10 @@ impl LocalPlace {
 
     pub(super) fn parameters(&self) -> PathBuf {
         self.store.place_dir(&self.place).join("parameters")
+    }
+
+    pub(super) fn instances(&self) -> LocalInstances {
+        LocalInstances::new(self.store.clone(), self.place.clone())
     }
 
     /// Held, briefly, by whoever registers or deletes something here. Readers need no lock: everything that they read

@@ -304,7 +304,7 @@ fn describe(here: &LocalPlace, query: &SnapshotQuery) -> std::result::Result<Vec
     for id in &ids {
         let folder = here.snapshot(id);
         match folder.kept()? {
-            Some(mut kept) if laws::has_tags(&kept.snapshot.tags, &query.tags) => {
+            Some(mut kept) if laws::has_tags(&kept.snapshot.tags, &query.tags, &query.tag_keys) => {
                 kept.snapshot.state = folder.state(&kept)?;
                 // Completing is not seen at once: the first describe takes this away, and the next one sees it.
                 folder.take_settling()?;

@@ -5,6 +5,7 @@ mod change;
 mod direct;
 pub mod keep;
 mod kernels;
+pub mod orphans;
 mod scratch;
 mod store;
 mod work;
@@ -14,7 +15,6 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-pub use store::discard;
 pub use work::{WorkDir, WorkError};
 
 use crate::cloud::{Cloud, CloudError, SnapshotId};
@@ -29,7 +29,7 @@ use crate::disk::tree::TreeError;
 use crate::disk::{BlockMap, TransferError};
 use crate::host::exec::ExecError;
 use crate::host::stop::Stop;
-use crate::ledger::Left;
+use crate::ledger::{CreateError, Ledger, LedgerError, Left};
 use crate::plan::{MethodKind, Plan};
 use crate::provision::{Installed, InstalledError, RootError, SealError, StepFailed};
 use crate::report::{Reporter, Timing};
@@ -39,6 +39,8 @@ use crate::report::{Reporter, Timing};
 pub struct Bench {
     pub cloud: Cloud,
     pub work: WorkDir,
+    /// What the bake creates in the cloud. Whoever made it unwinds it on an error.
+    pub ledger: Ledger,
     /// The recipe's folder: what `files` and the like are relative to.
     pub recipe_dir: PathBuf,
     pub reporter: Reporter,
@@ -64,7 +66,8 @@ pub struct Baked {
 
 #[async_trait]
 pub trait Method: Send + Sync {
-    /// Bakes. On an error nothing of this bake is left in the cloud but what the error says.
+    /// Bakes. On an error what was created is in the bench's ledger, for the caller to unwind, and what is left on this
+    /// host is in the error.
     async fn bake(&self, plan: &Plan, bench: &Bench) -> Result<Baked, BakeError>;
 }
 
@@ -77,7 +80,7 @@ pub fn of(kind: MethodKind) -> &'static dyn Method {
     }
 }
 
-/// Why a bake failed, and what it left in the cloud.
+/// Why a bake failed, and what it left on this host.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct BakeError {
@@ -92,10 +95,21 @@ impl<T: Into<BakeCause>> From<T> for BakeError {
     }
 }
 
+impl From<CreateError> for BakeCause {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Call(error) => Self::Cloud(error),
+            CreateError::Ledger(error) => Self::Ledger(error),
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum BakeCause {
     #[error(transparent)]
     Cloud(#[from] CloudError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error(transparent)]
     Transfer(#[from] TransferError),
     #[error(transparent)]

@@ -7,15 +7,16 @@ use std::time::Duration;
 use super::change::Changed;
 use super::{BakeError, Baked, Bench};
 use crate::cloud::{
-    Cloud, CloudError, ErrorKind, NewSnapshot, SnapshotId, SnapshotQuery, SnapshotState, Token, Wait,
-    retrying, until,
+    CloudError, ErrorKind, NewSnapshot, SnapshotId, SnapshotQuery, SnapshotState, Token, Wait, retrying,
+    until,
 };
 use crate::disk::{BlockMap, Delta, Disk, Pipe, SparseDisk};
-use crate::host::stop::Stop;
-use crate::ledger::Left;
+use crate::ledger::{Intent, Kind, Role};
 use crate::plan::Plan;
 use crate::report::Timing;
 
+/// What the snapshot is for, as its token and the ledger call it.
+const ROOT: &str = "root snapshot";
 /// Minutes without a put after which the cloud itself gives an abandoned snapshot up: EBS's default (StartSnapshot).
 const TIMEOUT_MINUTES: u32 = 60;
 /// Blocks of the delta that are read back.
@@ -63,7 +64,7 @@ pub(super) fn pipe(bench: &Bench) -> Pipe {
 }
 
 impl Store<'_> {
-    /// Stores the blocks. On an error the snapshot is deleted again, or the error names it.
+    /// Stores the blocks. The snapshot is in the bake's ledger: on an error, unwinding it takes the snapshot away.
     pub async fn run(self, plan: &Plan, bench: &Bench) -> Result<Stored, BakeError> {
         let snapshots = &bench.cloud.snapshots;
         let new = NewSnapshot {
@@ -74,24 +75,27 @@ impl Store<'_> {
             encrypt: None,
             timeout_minutes: TIMEOUT_MINUTES,
         };
-        let token = Token::of(&plan.bake, "root snapshot", 1);
-        let snapshot = retrying(&bench.stop, || snapshots.start(&new, &token)).await?;
-        match self.fill(&snapshot, bench).await {
-            Ok(stored) => Ok(stored),
-            Err(error) => {
-                Err(BakeError { left: error.left.and(discard(&bench.cloud, &snapshot).await), ..error })
-            }
-        }
+        let token = Token::of(&plan.bake, ROOT, 1);
+        let intent = Intent {
+            kind: Kind::Snapshot,
+            place: bench.cloud.place.clone(),
+            what: ROOT.to_owned(),
+            token: Some(token.as_str().to_owned()),
+            tags: new.tags.clone(),
+            role: Role::Temporary,
+        };
+        let snapshot = bench.ledger.create(intent, &bench.stop, || snapshots.start(&new, &token)).await?;
+        self.fill(snapshot, bench).await
     }
 
-    async fn fill(self, snapshot: &SnapshotId, bench: &Bench) -> Result<Stored, BakeError> {
+    async fn fill(self, snapshot: SnapshotId, bench: &Bench) -> Result<Stored, BakeError> {
         let snapshots = &bench.cloud.snapshots;
         let disk: Arc<dyn Disk> = Arc::new(SparseDisk::open_read_only(self.disk)?);
         let pipe = pipe(bench);
-        let checksum = pipe.upload(&disk, &self.delta, snapshot).await?;
+        let checksum = pipe.upload(&disk, &self.delta, &snapshot).await?;
         // A volume of 64 TiB has 2^27 blocks.
         let changed = u32::try_from(self.delta.len()).unwrap_or(u32::MAX);
-        retrying(&bench.stop, || snapshots.complete(snapshot, changed, checksum)).await?;
+        retrying(&bench.stop, || snapshots.complete(&snapshot, changed, checksum)).await?;
         let query = SnapshotQuery { ids: vec![snapshot.clone()], ..SnapshotQuery::default() };
         until(COMPLETED, &bench.cloud.place, &bench.stop, || async {
             let found = snapshots.describe(&query).await?.into_iter().next();
@@ -107,23 +111,12 @@ impl Store<'_> {
             }
         })
         .await?;
-        pipe.read_back(snapshot, &self.delta, SAMPLE).await?;
+        pipe.read_back(&snapshot, &self.delta, SAMPLE).await?;
         let mut map = self.parent.map(|(_, map)| map).unwrap_or_default();
         map.volume_size = self.volume_size;
         for (index, digest) in &self.delta {
             map.insert(*index, *digest);
         }
-        Ok(Stored { snapshot: snapshot.clone(), map, changed: u64::from(changed) })
+        Ok(Stored { snapshot, map, changed: u64::from(changed) })
     }
-}
-
-/// Deletes a snapshot that no image came of. What is left is told.
-pub async fn discard(cloud: &Cloud, snapshot: &SnapshotId) -> Left {
-    let mut left = Left::Nothing;
-    match retrying(&Stop::never(), || cloud.snapshots.delete(snapshot)).await {
-        Ok(()) => {}
-        Err(error) if error.kind == ErrorKind::NotFound => {}
-        Err(error) => left.add(format!("{snapshot} in {}: {error}", cloud.place)),
-    }
-    left
 }

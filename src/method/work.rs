@@ -11,6 +11,11 @@ use crate::host::namespace;
 /// Less than this is no room for any disk: the smallest Debian root takes as much.
 const LEAST_ROOM: u64 = 512 << 20;
 
+const LEDGER: &str = "ledger.jsonl";
+const LOCK: &str = "lock";
+/// What has a work folder: a bake, a test, and copies of images to look into and to boot.
+const WORDS: [&str; 4] = ["bake", "test", "copy", "boot"];
+
 /// The work folder of one bake. Removed by [`WorkDir::close`], and by dropping it.
 #[derive(Debug)]
 pub struct WorkDir {
@@ -30,7 +35,6 @@ impl WorkDir {
         let failed = |source| WorkError::Create { path: path.clone(), source };
         // So that no folder is seen before its lock is held.
         let _still = Self::base_lock(base)?;
-        clear_orphans(base).map_err(failed)?;
         std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         let room = rustix::fs::statvfs(&path).map_err(|error| failed(error.into()))?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
@@ -56,7 +60,7 @@ impl WorkDir {
         if !path.is_dir() {
             return Err(WorkError::Gone { path });
         }
-        let lock = FileLock::try_exclusive(&path.join("lock"))
+        let lock = FileLock::try_exclusive(&path.join(LOCK))
             .map_err(|source| WorkError::Create { path: path.clone(), source })?
             .ok_or_else(|| WorkError::InUse { path: path.clone() })?;
         Ok(Self { path, lock: Some(lock), keep: false })
@@ -79,6 +83,19 @@ impl WorkDir {
         self.path.join("root")
     }
 
+    /// What was created in a cloud, as long as something of it is not settled.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.path.join(LEDGER)
+    }
+
+    /// Whether anything is in it besides what an unsettled ledger needs.
+    pub(super) fn has_more_than_a_ledger(&self) -> bool {
+        let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name());
+        names.any(|name| name != LEDGER && name != LOCK) || !self.ledger().exists()
+    }
+
     /// The folder's lock, for a process that goes on with it.
     ///
     /// # Errors
@@ -94,13 +111,12 @@ impl WorkDir {
         self.path.clone()
     }
 
-    /// Removes the folder.
+    /// Removes the folder; where a ledger is in it, all but that: what it names is to be undone yet.
     ///
     /// # Errors
-    /// [`WorkError::Remove`]
+    /// [`WorkError::Remove`], with as much removed as can be.
     pub fn close(mut self) -> Result<(), WorkError> {
         self.keep = true;
-        self.lock = None;
         remove(&self.path).map_err(|source| WorkError::Remove { path: self.path.clone(), source })
     }
 }
@@ -114,18 +130,52 @@ impl Drop for WorkDir {
     }
 }
 
+/// Goes on past what cannot be removed: the disk is the largest, and whatever stays stays for another reason.
 fn remove(path: &Path) -> io::Result<()> {
     // A tool that was killed may have left mounts; were one still there, its content would be removed with the folder.
     namespace::clear_mounts_below(path)?;
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let unsettled = path.join(LEDGER).exists();
+    let mut first = None;
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if unsettled && (name == LEDGER || name == LOCK) {
+            continue;
+        }
+        let removed = if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())
+        } else {
+            std::fs::remove_file(entry.path())
+        };
+        if let Err(error) = removed.or_else(absent) {
+            first.get_or_insert(error);
+        }
     }
+    match first {
+        Some(error) => Err(error),
+        None if unsettled => Ok(()),
+        None => std::fs::remove_dir(path).or_else(absent),
+    }
+}
+
+fn absent(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// Whether a name is one that work folders have: `WORD-` and twelve hexadecimal digits. In a folder that a user names
+/// there may be anything else.
+pub(super) fn is_name(name: &str) -> bool {
+    let digits = name.split_once('-').filter(|(word, _)| WORDS.contains(word)).map(|(_, digits)| digits);
+    digits.is_some_and(|digits| digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Makes the folder that work folders are in, for root's or the user's own eyes, and refuses one that somebody else could
 /// have prepared: files of roots lie in it, and other users' hands in it could lead root anywhere.
-fn own_folder(base: &Path) -> Result<(), WorkError> {
+pub(super) fn own_folder(base: &Path) -> Result<(), WorkError> {
     let failed = |source| WorkError::Create { path: base.to_owned(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(failed)?;
     let found = std::fs::symlink_metadata(base).map_err(failed)?;
@@ -133,18 +183,6 @@ fn own_folder(base: &Path) -> Result<(), WorkError> {
         && found.uid() == rustix::process::geteuid().as_raw()
         && found.permissions().mode() & 0o022 == 0;
     if own { Ok(()) } else { Err(WorkError::NotOurs { path: base.to_owned() }) }
-}
-
-/// Takes away what bakes left that were killed: folders whose lock is free. A root that is kept has its keeper's.
-fn clear_orphans(base: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(base)? {
-        let path = entry?.path();
-        let lock = path.join("lock");
-        if lock.exists() && FileLock::try_exclusive(&lock)?.is_some() {
-            remove(&path)?;
-        }
-    }
-    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -185,13 +223,27 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_bake_left_is_taken_away_and_what_is_alive_is_not() {
+    fn what_cannot_be_removed_is_told_and_all_else_goes() {
         let base = tempfile::tempdir().unwrap();
-        let alive = WorkDir::create(base.path(), "bake-1").unwrap();
-        let killed = WorkDir::create(base.path(), "bake-2").unwrap().keep();
-        let next = WorkDir::create(base.path(), "bake-3").unwrap();
-        assert!(!killed.exists());
-        assert!(alive.path().exists() && next.path().exists());
+        let work = WorkDir::create(base.path(), "bake-1").unwrap();
+        std::fs::write(work.disk(), "x").unwrap();
+        std::fs::write(work.ledger(), "x").unwrap();
+        let path = work.path().to_owned();
+        work.close().unwrap();
+        let mut names: Vec<_> =
+            std::fs::read_dir(&path).unwrap().map(|one| one.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [LEDGER, LOCK]);
+    }
+
+    #[test]
+    fn only_names_of_work_folders_are_taken_for_such() {
+        for good in ["bake-0123456789ab", "test-abcdefabcdef"] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["bake-1", "bake-0123456789abc", "photos", "photos-0123456789ab", "bake-", ".lock"] {
+            assert!(!is_name(bad), "{bad}");
+        }
     }
 
     #[test]

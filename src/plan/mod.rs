@@ -10,21 +10,18 @@ use std::path::PathBuf;
 
 pub use facts::{BaseFacts, Facts, FactsError, Source};
 pub use inputs::{Input, Inputs, InputsError};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 pub use name::NameError;
 use serde::{Deserialize, Serialize};
 
 use crate::cloud::{
     Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageId, Place,
-    SnapshotId, Tags,
+    SnapshotId, Tags, tag,
 };
 use crate::recipe::{BootTest, Check, Imds, MethodChoice, Recipe, RootFilesystem, Scratch, Seal, Step};
 
 /// The name that a plan's root volume has where the base does not give one: Debian's and Amazon Linux's.
 const ROOT_DEVICE: &str = "/dev/xvda";
-
-/// What every tag of ours begins with.
-pub const TAG_PREFIX: &str = "bakehouse:";
 
 /// How the bytes come to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +112,11 @@ impl Plan {
         Ok(())
     }
 
+    /// Moves the time when what it left half-made may be swept: for a bake that is gone on with later.
+    pub fn renew(&mut self, wall: Timestamp) {
+        self.expires = wall + LIFETIME;
+    }
+
     /// The tags of everything that this bake creates, until the image is registered: with when they expire.
     #[must_use]
     pub fn temporary_tags(&self) -> Tags {
@@ -125,13 +127,10 @@ impl Plan {
 }
 
 /// After this long, what a bake left half-made may be swept. A bake takes minutes; CodePipeline ends a build after 8 h.
-const LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(12);
+const LIFETIME: SignedDuration = SignedDuration::from_hours(12);
 
-/// `bakehouse:NAME`.
-#[must_use]
-pub fn tag(name: &str) -> String {
-    format!("{TAG_PREFIX}{name}")
-}
+/// What a bake may take at most: it ends, and has undone what it made, before that may be swept.
+pub const LONGEST: SignedDuration = SignedDuration::from_hours(11);
 
 /// Resolves a recipe.
 ///

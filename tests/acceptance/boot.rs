@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bakehouse::acceptance::{AcceptanceError, BootReport, BootSpec, Stage, Status, boot_test};
 use bakehouse::cloud::{
-    Cloud, CloudError, ErrorKind, Instance, InstanceId, InstanceState, Instances, NewInstance, Place, Result,
-    Tags, Token,
+    Cloud, CloudError, ErrorKind, Instance, InstanceId, InstanceQuery, InstanceState, Instances, NewInstance,
+    Place, Result, Tags, Token,
 };
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::stop::Stop;
@@ -71,6 +71,10 @@ impl Instances for Staged {
             tokio::spawn(async move { command.run(&stop).await });
         }
         Ok(Self::id())
+    }
+
+    async fn find(&self, _query: &InstanceQuery) -> Result<Vec<Instance>> {
+        Ok(vec![self.describe(&Self::id()).await?])
     }
 
     async fn describe(&self, id: &InstanceId) -> Result<Instance> {

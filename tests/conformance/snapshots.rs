@@ -225,8 +225,8 @@ async fn snapshots_are_found_by_tag(cloud: &Cloud) {
     let id = cloud.snapshots.start(&new, &new_token()).await.unwrap();
     cloud.snapshots.start(&new_snapshot(1, None), &new_token()).await.unwrap();
     let query = |value: &str| SnapshotQuery {
-        ids: Vec::new(),
         tags: Tags::from([("team".to_owned(), value.to_owned())]),
+        ..SnapshotQuery::default()
     };
     let found = cloud.snapshots.describe(&query(&team)).await.unwrap();
     assert_eq!(found.iter().map(|one| &one.id).collect::<Vec<_>>(), [&id]);

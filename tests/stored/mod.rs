@@ -46,7 +46,7 @@ pub async fn snapshot(cloud: &Cloud, disk: &Arc<dyn Disk>, delta: &Delta) -> Sna
 
 async fn completed(cloud: &Cloud, snapshot: &SnapshotId) {
     loop {
-        let query = SnapshotQuery { ids: vec![snapshot.clone()], tags: Tags::new() };
+        let query = SnapshotQuery { ids: vec![snapshot.clone()], ..SnapshotQuery::default() };
         let found = cloud.snapshots.describe(&query).await.unwrap();
         if found[0].state == SnapshotState::Completed {
             break;

@@ -1,0 +1,190 @@
+//! What has expired: found in a cloud by the tag `bakehouse:expires`, whoever made it and whatever became of its ledger.
+//! [`decide`] is pure and alone says what goes.
+//!
+//! Must never: take what has no such tag, or a snapshot that an image uses.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::unwind::{is_over, own_images, remove};
+use super::{End, Id, Kind, Undo};
+use crate::cloud::{Cloud, Image, ImageId, InstanceQuery, Result, SnapshotQuery, Tags, retrying, tag};
+use crate::host::error::chain;
+use crate::host::stop::Stop;
+
+/// Something in a cloud, as far as it matters here.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub id: Id,
+    pub tags: Tags,
+    /// An image that uses it.
+    pub used_by: Option<ImageId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Remove,
+    Keep(Why),
+}
+
+/// Why something stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It has no tag that says when it expires: it is somebody's.
+    Untagged,
+    /// The tag's value is no time.
+    Unreadable(String),
+    NotYet(Timestamp),
+    Used(ImageId),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = tag("expires");
+        match self {
+            Self::Untagged => write!(f, "it has no tag {name}"),
+            Self::Unreadable(value) => write!(f, "its tag {name} is no time: {value:?}"),
+            Self::NotYet(time) => write!(f, "it expires at {time}"),
+            Self::Used(image) => write!(f, "the image {image} uses it"),
+        }
+    }
+}
+
+/// Whether something goes.
+#[must_use]
+pub fn decide(seen: &Seen, now: Timestamp) -> Verdict {
+    let Some(value) = seen.tags.get(&tag("expires")) else { return Verdict::Keep(Why::Untagged) };
+    let Ok(expires) = value.parse::<Timestamp>() else {
+        return Verdict::Keep(Why::Unreadable(value.clone()));
+    };
+    if let Some(image) = &seen.used_by {
+        return Verdict::Keep(Why::Used(image.clone()));
+    }
+    if expires > now { Verdict::Keep(Why::NotYet(expires)) } else { Verdict::Remove }
+}
+
+/// What was found in one place, and what became of it.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// What was removed (in a dry run: would be), or could not be.
+    pub undone: Vec<Undo>,
+    /// What stays, with why.
+    pub kept: Vec<(Id, Why)>,
+}
+
+/// Looks at a place and removes what has expired; in a `dry` run only says so. Instances go first, then images, then the
+/// snapshots that no image has any more. A kind that cannot be listed is told and does not keep the others.
+pub async fn sweep(cloud: &Cloud, now: Timestamp, dry: bool) -> Swept {
+    let mut sweep = Sweep { cloud, now, dry, swept: Swept::default() };
+    match instances(cloud).await {
+        Ok(seen) => drop(sweep.kind(seen).await),
+        Err(error) => sweep.unseen(Kind::Instance, &error),
+    }
+    let mut images = match own_images(cloud).await {
+        Ok(images) => images,
+        Err(error) => {
+            // Without the images nobody can tell which snapshots are used.
+            sweep.unseen(Kind::Image, &error);
+            sweep.unseen(Kind::Snapshot, &error);
+            return sweep.swept;
+        }
+    };
+    let temporary = images.iter().filter(|image| image.tags.contains_key(&tag("expires")));
+    let temporary =
+        temporary.map(|image| Seen { id: image.id.clone().into(), tags: image.tags.clone(), used_by: None });
+    let gone = sweep.kind(temporary.collect()).await;
+    images.retain(|image| !gone.contains(&Id::from(image.id.clone())));
+    match snapshots(cloud, &images).await {
+        Ok(seen) => drop(sweep.kind(seen).await),
+        Err(error) => sweep.unseen(Kind::Snapshot, &error),
+    }
+    sweep.swept
+}
+
+async fn instances(cloud: &Cloud) -> Result<Vec<Seen>> {
+    let query = InstanceQuery { tag_keys: vec![tag("expires")], ..InstanceQuery::default() };
+    let found = retrying(&Stop::never(), || cloud.instances.find(&query)).await?;
+    let live = found.into_iter().filter(|instance| !is_over(instance.state));
+    Ok(live.map(|one| Seen { id: one.id.into(), tags: one.tags, used_by: None }).collect())
+}
+
+async fn snapshots(cloud: &Cloud, images: &[Image]) -> Result<Vec<Seen>> {
+    let query = SnapshotQuery { tag_keys: vec![tag("expires")], ..SnapshotQuery::default() };
+    let found = retrying(&Stop::never(), || cloud.snapshots.describe(&query)).await?;
+    let seen = found.into_iter().map(|snapshot| {
+        let user = images.iter().find(|image| image.uses(&snapshot.id));
+        let used_by = user.map(|image| image.id.clone());
+        Seen { id: snapshot.id.into(), tags: snapshot.tags, used_by }
+    });
+    Ok(seen.collect())
+}
+
+struct Sweep<'a> {
+    cloud: &'a Cloud,
+    now: Timestamp,
+    dry: bool,
+    swept: Swept,
+}
+
+impl Sweep<'_> {
+    /// Removes what has expired of one kind, and gives what is gone now, or would be.
+    async fn kind(&mut self, all: Vec<Seen>) -> Vec<Id> {
+        let mut gone = Vec::new();
+        for seen in all {
+            match decide(&seen, self.now) {
+                Verdict::Keep(why) => self.swept.kept.push((seen.id, why)),
+                Verdict::Remove => {
+                    let end = if self.dry { End::Removed } else { remove(&seen.id, self.cloud).await };
+                    if matches!(end, End::Removed | End::Absent) {
+                        gone.push(seen.id.clone());
+                    }
+                    let what = format!("{} in {}", seen.id, self.cloud.place);
+                    self.swept.undone.push(Undo { kind: seen.id.kind(), what, end });
+                }
+            }
+        }
+        gone
+    }
+
+    fn unseen(&mut self, kind: Kind, error: &crate::cloud::CloudError) {
+        let what = format!("of {}", self.cloud.place);
+        self.swept.undone.push(Undo { kind, what, end: End::Unseen(chain(error)) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::{InstanceId, SnapshotId};
+
+    #[test]
+    fn what_goes_and_what_stays() {
+        let now: Timestamp = "2030-01-02T03:04:05Z".parse().unwrap();
+        let image = ImageId::parse("ami-01234567").unwrap();
+        let snapshot: Id = SnapshotId::parse("snap-01234567").unwrap().into();
+        let instance: Id = InstanceId::parse("i-01234567").unwrap().into();
+        let later: Timestamp = "2030-01-02T03:04:06Z".parse().unwrap();
+        let used = || Some(image.clone());
+        let keep = Verdict::Keep;
+        let unreadable = |text: &str| keep(Why::Unreadable(text.to_owned()));
+        let table = [
+            (&snapshot, None, None, keep(Why::Untagged)),
+            (&snapshot, None, used(), keep(Why::Untagged)),
+            (&snapshot, Some("2030-01-02T03:04:04Z"), None, Verdict::Remove),
+            (&snapshot, Some("2030-01-02T03:04:05Z"), None, Verdict::Remove),
+            (&snapshot, Some("2030-01-02T03:04:06Z"), None, keep(Why::NotYet(later))),
+            (&snapshot, Some("2030-01-02T05:04:06+02:00"), None, keep(Why::NotYet(later))),
+            (&snapshot, Some("2020-01-01T00:00:00.5Z"), used(), keep(Why::Used(image.clone()))),
+            (&instance, Some("2020-01-01T00:00:00Z"), None, Verdict::Remove),
+            (&instance, Some("tomorrow"), None, unreadable("tomorrow")),
+            (&instance, Some(""), None, unreadable("")),
+            (&instance, Some("2020-01-01"), None, unreadable("2020-01-01")),
+        ];
+        for (id, expires, used_by, expected) in table {
+            let tags = expires.map(|value| (tag("expires"), value.to_owned())).into_iter().collect();
+            let seen = Seen { id: id.clone(), tags, used_by };
+            assert_eq!(decide(&seen, now), expected, "{expires:?}");
+        }
+    }
+}
