@@ -7,9 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use bakehouse::cloud::BLOCK_SIZE;
+use bakehouse::cloud::{BLOCK_SIZE, ZERO_BLOCK};
 use bakehouse::disk::BlockMap;
-use bakehouse::disk::delta::ZERO_BLOCK;
 use serde_json::Value;
 
 use super::machine::forget;

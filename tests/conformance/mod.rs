@@ -62,7 +62,7 @@ pub(crate) fn new_snapshot(volume_size: u32, parent: Option<&SnapshotId>) -> New
 
 /// A block that no other number gives.
 pub(crate) fn block(number: u64) -> Block {
-    number.to_le_bytes().repeat(BLOCK_SIZE / 8)
+    number.to_le_bytes().repeat(BLOCK_SIZE / 8).into()
 }
 
 /// How long the slowest cloud takes for what these tests wait for.
