@@ -147,7 +147,7 @@ impl Yard<'_> {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.folder)
-            .args(["bake", "--quiet", "--fresh", "--local"])
+            .args(["bake", "--quiet", "--fresh"])
             .env("BAKEHOUSE_LOCAL", self.store())
             .env("BAKEHOUSE_WORK", self.folder.join("work"))
             .arg(&folder)

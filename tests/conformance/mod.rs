@@ -10,9 +10,10 @@ mod snapshots;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub(crate) use bakehouse::cloud::Block;
 use bakehouse::cloud::{
-    Architecture, BLOCK_SIZE, Block, BlockDevice, BlockIndex, Cloud, CloudError, Clouds, Digest, DiskType,
-    EbsDisk, ErrorKind, Image, ImageAttributes, ImageId, ImageQuery, ImageState, LinearChecksum, ListedBlock,
+    Architecture, BLOCK_SIZE, BlockDevice, BlockIndex, Cloud, CloudError, Clouds, Digest, DiskType, EbsDisk,
+    ErrorKind, Image, ImageAttributes, ImageId, ImageQuery, ImageState, LinearChecksum, ListedBlock,
     NewImage, NewSnapshot, PageToken, Result, Snapshot, SnapshotId, SnapshotQuery, SnapshotState, Tags,
     Token, Wait, until,
 };
