@@ -1,5 +1,5 @@
 //! `make bench`: how fast a bake is and how much it needs, as a table with the limit of each value and how far from it the
-//! value is. Ends with 1 where a limit is missed. Needs root, the network and about 20 GB of disk for some minutes.
+//! value is. Ends with 1 where a limit is missed. Needs root, the network and 25 GB of disk for some minutes.
 //!
 //! ```text
 //! cargo bench --no-default-features --bench speed -- [--json FILE] [--folder FOLDER]
