@@ -10,7 +10,7 @@ BIN := target/release/bakehouse
 STORE ?= $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/bakehouse
 QUICKSTART := examples/quickstart
 
-.PHONY: help bake test build packages lint schema fuzz
+.PHONY: help bake test bench build packages lint schema fuzz
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -37,6 +37,10 @@ packages: ## install the system packages that bakes and tests need
 
 test: packages ## install what the tests need and run all of them
 	@scripts/test
+
+bench: packages ## measure bakes against their limits: a table (about six minutes; needs 25 GB of disk)
+	@cargo build --profile bench --no-default-features --bench speed --quiet
+	@$(SUDO) $$(which cargo) bench --no-default-features --quiet --bench speed -- $(BENCH)
 
 lint: ## formatting and lints, both feature sets
 	@cargo fmt --check

@@ -1,16 +1,24 @@
 //! Blocks: the unit of the EBS direct APIs, their digests and the checksum of a whole snapshot.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use base64::Engine;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// Bytes of a block. The only value that the EBS direct APIs know ([EBS API model], `BlockSize`).
 pub const BLOCK_SIZE: usize = 524_288;
 
-/// A block's bytes: always [`BLOCK_SIZE`] of them.
-pub type Block = Vec<u8>;
+/// A block's bytes: always [`BLOCK_SIZE`] of them. A clone, as for another try, copies none.
+pub type Block = Bytes;
+
+/// A block of zeros: most blocks of a new disk are one.
+pub static ZEROS: LazyLock<Block> = LazyLock::new(|| Bytes::from(vec![0; BLOCK_SIZE]));
+
+/// The digest of a block of zeros.
+pub static ZERO_BLOCK: LazyLock<Digest> = LazyLock::new(|| Digest(Sha256::digest(&*ZEROS).into()));
 
 /// Which block of a disk: its byte offset divided by [`BLOCK_SIZE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,6 +46,10 @@ pub struct Digest(pub [u8; 32]);
 impl Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
+        // Comparing is ten times as fast as hashing, and ends at once where the first byte is none.
+        if *bytes == **ZEROS {
+            return *ZERO_BLOCK;
+        }
         Self(Sha256::digest(bytes).into())
     }
 
@@ -100,6 +112,17 @@ mod tests {
         assert_eq!(digest.hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(Digest::from_hex(&digest.hex()), Some(digest));
         assert_eq!(Digest::from_hex("zz"), None);
+    }
+
+    #[test]
+    fn a_block_of_zeros_has_the_digest_of_its_bytes() {
+        // What `head -c 524288 /dev/zero | sha256sum` says.
+        let known = "07854d2fef297a06ba81685e660c332de36d5d18d546927d30daad6d7fda1541";
+        assert_eq!(Digest::of(&ZEROS).hex(), known);
+        let mut last = ZEROS.to_vec();
+        last[BLOCK_SIZE - 1] = 1;
+        assert_ne!(Digest::of(&last), *ZERO_BLOCK);
+        assert_ne!(Digest::of(&ZEROS[1..]), *ZERO_BLOCK);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod wait;
 
 use std::sync::Arc;
 
-pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, LinearChecksum};
+pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, LinearChecksum, ZERO_BLOCK, ZEROS};
 pub use error::{CloudError, ErrorKind, Result};
 pub use id::{ImageId, InstanceId, SnapshotId, Token};
 pub use images::{

@@ -6,17 +6,14 @@
 //! of its partitions; one from elsewhere may lack some, and one of those that the bake zeroed in this way is left out.
 
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use super::block_map::BlockMap;
 use super::ids::DiskIds;
 use super::transfer::TransferError;
 use super::{Disk, MIB};
-use crate::cloud::{BLOCK_SIZE, BlockIndex, Digest};
+use crate::cloud::{BLOCK_SIZE, BlockIndex, Digest, ZERO_BLOCK};
 use crate::host::stop::Stop;
-
-/// The digest of a block of zeros.
-pub static ZERO_BLOCK: LazyLock<Digest> = LazyLock::new(|| Digest::of(&vec![0; BLOCK_SIZE]));
 
 /// Blocks to put, in ascending order.
 pub type Delta = Vec<(BlockIndex, Digest)>;

@@ -41,7 +41,9 @@ pub struct Driver {
     pub name: &'static str,
     /// The option that keeps a read-only mount from writing (replaying a journal).
     pub read_only: &'static str,
-    /// The option that keeps a writing mount from writing more than it is told to.
+    /// The options that keep a writing mount from writing more than it is told to, and from waiting for the host's disk:
+    /// what a bake mounts is its own copy, which is thrown away after a crash. Without `nobarrier` each fsync of a package
+    /// manager would write out all of the disk file that the host's kernel still has in memory.
     pub read_write: &'static str,
 }
 
@@ -57,12 +59,14 @@ impl FilesystemKind {
                 read_only: "noload,errors=remount-ro",
                 // Else a kernel thread goes on to zero inode tables behind the bake's back, and every block of them
                 // would be in the delta.
-                read_write: "noinit_itable,errors=remount-ro",
+                read_write: "noinit_itable,nobarrier,errors=remount-ro",
             }),
             Self::Vfat => Some(Driver { name: "vfat", read_only: "", read_write: "" }),
             // A copy of a disk has the UUID of the disk that it was made from, which this machine may have mounted.
             Self::Xfs => Some(Driver { name: "xfs", read_only: "norecovery,nouuid", read_write: "nouuid" }),
-            Self::Btrfs => Some(Driver { name: "btrfs", read_only: "rescue=nologreplay", read_write: "" }),
+            Self::Btrfs => {
+                Some(Driver { name: "btrfs", read_only: "rescue=nologreplay", read_write: "nobarrier" })
+            }
             Self::Swap | Self::Lvm | Self::Luks | Self::Raid | Self::Other(_) => None,
         }
     }

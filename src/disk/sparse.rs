@@ -135,14 +135,6 @@ impl SparseDisk {
         }
         Ok(ranges)
     }
-
-    /// Waits until all that was written is on the disk below.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
-    }
 }
 
 impl Disk for SparseDisk {

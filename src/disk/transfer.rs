@@ -7,9 +7,10 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::Disk;
 use super::block_map::BlockMap;
-use super::delta::{Delta, ZERO_BLOCK, read_block};
+use super::delta::{Delta, read_block};
 use crate::cloud::{
-    BLOCK_SIZE, BlockIndex, CloudError, Digest, LinearChecksum, ListedBlock, SnapshotId, Snapshots, retrying,
+    BLOCK_SIZE, Block, BlockIndex, CloudError, Digest, LinearChecksum, ListedBlock, SnapshotId, Snapshots,
+    ZERO_BLOCK, retrying,
 };
 use crate::host::stop::Stop;
 use crate::report::{Event, Reporter};
@@ -40,7 +41,7 @@ impl Pipe {
         let (blocks, volume_size) = self.list(from).await?;
         let total = blocks.len() as u64;
         let mut done = stream::iter(blocks)
-            .map(|block| self.fetch(from, block, disk))
+            .map(|block| self.fetch(from, block, Some(disk)))
             .buffer_unordered(self.snapshots.concurrency());
         let mut map = BlockMap::new(volume_size);
         let mut count = 0;
@@ -95,7 +96,7 @@ impl Pipe {
             let block = at
                 .map(|at| listed[at].clone())
                 .map_err(|_| TransferError::Differs { snapshot: from.clone(), index: *index })?;
-            let (_, found) = self.verified(from, &block).await?;
+            let (_, found) = self.fetch(from, block, None).await?;
             if found != *digest {
                 return Err(TransferError::Differs { snapshot: from.clone(), index: *index });
             }
@@ -119,49 +120,40 @@ impl Pipe {
         }
     }
 
+    /// Gets a block, verifies it and writes it to `into`; bytes that do not have the digest that came with them are asked
+    /// for once more.
     async fn fetch(
         &self,
         from: &SnapshotId,
         block: ListedBlock,
-        disk: &Arc<dyn Disk>,
+        into: Option<&Arc<dyn Disk>>,
     ) -> Result<(BlockIndex, Digest), TransferError> {
-        let (bytes, digest) = self.verified(from, &block).await?;
-        if digest != *ZERO_BLOCK {
-            let disk = disk.clone();
-            blocking(move || {
-                let offset = block.index.offset();
-                if offset + BLOCK_SIZE as u64 > disk.size() {
-                    return Err(TransferError::Outside { index: block.index });
-                }
-                disk.write_at(&bytes, offset).map_err(TransferError::Write)
-            })
-            .await?;
-        }
-        Ok((block.index, digest))
-    }
-
-    /// A block's bytes and their digest; bytes that do not have the digest that came with them are asked for once more.
-    async fn verified(
-        &self,
-        from: &SnapshotId,
-        block: &ListedBlock,
-    ) -> Result<(Vec<u8>, Digest), TransferError> {
+        let index = block.index;
         for _ in 0..2 {
             if self.stop.is_requested() {
                 return Err(TransferError::Stopped);
             }
             let (bytes, claimed) =
-                retrying(&self.stop, || self.snapshots.get_block(from, block.index, &block.token)).await?;
-            let (bytes, digest) = blocking(move || {
-                let digest = Digest::of(&bytes);
-                Ok((bytes, digest))
+                retrying(&self.stop, || self.snapshots.get_block(from, index, &block.token)).await?;
+            let into = into.cloned();
+            let good = blocking(move || {
+                if bytes.len() != BLOCK_SIZE || Digest::of(&bytes) != claimed {
+                    return Ok(false);
+                }
+                if let Some(disk) = into.filter(|_| claimed != *ZERO_BLOCK) {
+                    if index.offset() + BLOCK_SIZE as u64 > disk.size() {
+                        return Err(TransferError::Outside { index });
+                    }
+                    disk.write_at(&bytes, index.offset()).map_err(TransferError::Write)?;
+                }
+                Ok(true)
             })
             .await?;
-            if digest == claimed && bytes.len() == BLOCK_SIZE {
-                return Ok((bytes, digest));
+            if good {
+                return Ok((index, claimed));
             }
         }
-        Err(TransferError::Corrupt { snapshot: from.clone(), index: block.index })
+        Err(TransferError::Corrupt { snapshot: from.clone(), index })
     }
 
     async fn store(
@@ -178,7 +170,7 @@ impl Pipe {
         let bytes = blocking(move || {
             let mut buffer = vec![0; BLOCK_SIZE];
             read_block(&*source, index, &mut buffer)?;
-            Ok(buffer)
+            Ok(Block::from(buffer))
         })
         .await?;
         retrying(&self.stop, || self.snapshots.put_block(to, index, bytes.clone(), digest)).await?;

@@ -13,3 +13,5 @@ pub mod namespace;
 pub mod root_dir;
 pub mod stop;
 pub mod survivors;
+pub mod threads;
+pub mod tree;

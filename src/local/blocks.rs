@@ -1,17 +1,15 @@
 //! Blocks on disk, each in a file named by its SHA-256: stored once, whatever number of snapshots has it. A block of
 //! zeros has no file. Knows nothing of snapshots; what may be deleted is for garbage.rs to say.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use super::durable;
 use super::store::StoreError;
-use crate::cloud::{BLOCK_SIZE, Block, Digest};
-
-/// The digest of a block of zeros.
-pub(super) static ZERO: LazyLock<Digest> = LazyLock::new(|| Digest::of(&vec![0; BLOCK_SIZE]));
+use crate::cloud::{BLOCK_SIZE, Block, Digest, ZERO_BLOCK, ZEROS};
+use crate::host::threads;
 
 #[derive(Debug)]
 pub(super) struct Blocks {
@@ -34,7 +32,7 @@ impl Blocks {
     ///
     /// [`Store::writing`]: super::Store::writing
     pub(super) fn put(&self, digest: &Digest, data: &[u8]) -> Result<(), StoreError> {
-        if *digest == *ZERO {
+        if *digest == *ZERO_BLOCK {
             return Ok(());
         }
         let path = self.path(digest);
@@ -58,20 +56,34 @@ impl Blocks {
         written
     }
 
+    /// Makes the named blocks durable: each on its own, since a sync of the whole file system would write out everything
+    /// that a bake has in its work folder as well.
+    pub(super) fn sync(&self, digests: &HashSet<Digest>) -> Result<(), StoreError> {
+        let paths: Vec<PathBuf> =
+            digests.iter().filter(|digest| **digest != *ZERO_BLOCK).map(|digest| self.path(digest)).collect();
+        let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+        let sync = |path: &Path| {
+            File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", path))
+        };
+        threads::for_each(&paths, |path| sync(path))?;
+        // Their names, once their content is there.
+        threads::for_each(&Vec::from_iter(folders), |folder| sync(folder))
+    }
+
     /// A block's bytes as they are on disk; whether they are the right ones is for the caller to check.
     pub(super) fn get(&self, digest: &Digest) -> Result<Block, StoreError> {
-        if *digest == *ZERO {
-            return Ok(vec![0; BLOCK_SIZE]);
+        if *digest == *ZERO_BLOCK {
+            return Ok(ZEROS.clone());
         }
         let path = self.path(digest);
         let data = fs::read(&path).map_err(StoreError::io("read", &path))?;
         sized(&path, data.len())?;
-        Ok(data)
+        Ok(data.into())
     }
 
     /// Reads a block into `buffer`, one block long, and checks its digest.
     pub(super) fn read(&self, digest: &Digest, buffer: &mut [u8]) -> Result<(), StoreError> {
-        if *digest == *ZERO {
+        if *digest == *ZERO_BLOCK {
             buffer.fill(0);
             return Ok(());
         }
@@ -128,6 +140,7 @@ mod tests {
         let digest = Digest::of(&data);
         blocks.put(&digest, &data).unwrap();
         blocks.put(&digest, &data).unwrap();
+        blocks.sync(&HashSet::from([digest])).unwrap();
         assert_eq!(blocks.folders().unwrap()[0].1, [digest]);
         let mut buffer = vec![0; BLOCK_SIZE];
         blocks.read(&digest, &mut buffer).unwrap();
@@ -145,11 +158,12 @@ mod tests {
     fn zeros_take_no_room() {
         let dir = tempfile::tempdir().unwrap();
         let blocks = Blocks::new(dir.path().join("blocks"));
-        blocks.put(&ZERO, &vec![0; BLOCK_SIZE]).unwrap();
+        blocks.put(&ZERO_BLOCK, &ZEROS).unwrap();
+        blocks.sync(&HashSet::from([*ZERO_BLOCK])).unwrap();
         assert!(blocks.folders().unwrap().is_empty());
-        assert!(blocks.get(&ZERO).unwrap().iter().all(|byte| *byte == 0));
+        assert!(blocks.get(&ZERO_BLOCK).unwrap().iter().all(|byte| *byte == 0));
         let mut buffer = vec![1; BLOCK_SIZE];
-        blocks.read(&ZERO, &mut buffer).unwrap();
+        blocks.read(&ZERO_BLOCK, &mut buffer).unwrap();
         assert!(buffer.iter().all(|byte| *byte == 0));
     }
 }

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::blocks::ZERO;
 use super::durable;
 use super::map::blocks_of;
 use super::place::LocalPlace;
@@ -13,7 +12,7 @@ use super::refusal::Refusal;
 use super::snapshots::completed;
 use super::store::{Store, StoreError};
 use super::workers;
-use crate::cloud::{BLOCK_SIZE, BlockIndex, CloudError, Digest, Place, SnapshotId};
+use crate::cloud::{BLOCK_SIZE, BlockIndex, CloudError, Digest, Place, SnapshotId, ZERO_BLOCK};
 use crate::host::stop::Stop;
 
 /// The call that would do this on EC2.
@@ -62,7 +61,7 @@ impl Store {
             workers::for_each(blocks_of(size_gib), stop, move |number, buffer| {
                 let index = BlockIndex(number);
                 let bytes = match map.get(index)? {
-                    Some(digest) if digest == *ZERO => return Ok(()),
+                    Some(digest) if digest == *ZERO_BLOCK => return Ok(()),
                     Some(digest) => {
                         blocks.read(&digest, buffer)?;
                         buffer

@@ -77,9 +77,19 @@ pub(super) fn stage(folder: &Path) -> Result<PathBuf, StoreError> {
     Ok(fresh)
 }
 
-/// Makes `folder` and those above it where they are missing.
+/// Makes `folder` and those above it where they are missing, durably.
 pub(super) fn make_folders(folder: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(folder).map_err(StoreError::io("create", folder))
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = parent(folder)?;
+    make_folders(above)?;
+    match fs::create_dir(folder) {
+        Ok(()) => sync_folder(above),
+        // Another process was quicker.
+        Err(_) if folder.is_dir() => Ok(()),
+        Err(error) => Err(StoreError::io("create", folder)(error)),
+    }
 }
 
 /// Deletes a file, and says whether this call did.

@@ -14,6 +14,7 @@ use super::place::LocalPlace;
 use super::snapshot_folder::SnapshotFolder;
 use super::store::{Store, StoreError, blocking};
 use crate::cloud::{BlockIndex, Digest};
+use crate::host::threads;
 
 /// What [`Store::collect_garbage`] took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,9 +127,7 @@ impl Store {
                 })
             })?;
             let blocks = self.blocks();
-            for digest in &digests {
-                blocks.delete(digest)?;
-            }
+            threads::for_each(&Vec::from_iter(digests), |digest| blocks.delete(digest).map(drop))?;
         }
         match fs::remove_dir_all(old) {
             Err(error) if !durable::gone(&error) => Err(StoreError::io("delete", old)(error)),

@@ -1,5 +1,6 @@
 //! The calls on snapshots: the EBS direct APIs and EC2's, with their rules and their delays.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use async_trait::async_trait;
@@ -22,6 +23,9 @@ use crate::host::clock;
 const PAGE: usize = 1000;
 /// More block calls at once than this gain nothing on one machine's disk.
 const MOST_AT_ONCE: usize = 8;
+/// Completing makes so many blocks durable one by one, 32 GiB of them, and all that the file system has where there are
+/// more: their digests take 4 MiB of memory here.
+const MOST_ONE_BY_ONE: usize = 65_536;
 
 /// Codes of the EBS direct APIs.
 const EBS_NOT_FOUND: &str = "ResourceNotFoundException";
@@ -223,10 +227,14 @@ fn complete(
     let mut kept = pending(&folder, id)?;
     let mut count = 0_u32;
     let mut sum = LinearChecksum::default();
+    let mut digests = HashSet::new();
     let walked = folder.changed().and_then(|map| {
         map.walk(BlockIndex(0), &mut |_, digest| {
             count += 1;
             sum.add(&digest);
+            if digests.len() < MOST_ONE_BY_ONE {
+                digests.insert(digest);
+            }
             ControlFlow::Continue(())
         })
     });
@@ -243,8 +251,9 @@ fn complete(
             format!("the checksum is not that of the blocks that were put into {id}"),
         ));
     }
-    // All of its blocks at once: a sync of each would take most of the time of a bake.
-    here.store.sync()?;
+    let synced =
+        if digests.len() < MOST_ONE_BY_ONE { here.store.blocks().sync(&digests) } else { here.store.sync() };
+    or_missing(synced, &folder, id, EBS_NOT_FOUND)?;
     let _writing = here.store.writing()?;
     let done = folder.complete(&mut kept, asked);
     or_missing(done, &folder, id, EBS_NOT_FOUND)

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::host::lock::FileLock;
-use crate::host::namespace;
+use crate::host::{namespace, tree};
 
 /// Less than this is no room for any disk: the smallest Debian root takes as much.
 const LEAST_ROOM: u64 = 512 << 20;
@@ -153,7 +153,7 @@ fn remove(path: &Path) -> io::Result<()> {
             continue;
         }
         let removed = if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())
+            tree::remove(&entry.path())
         } else {
             std::fs::remove_file(entry.path())
         };

@@ -11,9 +11,10 @@ mod snapshots;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub(crate) use bakehouse::cloud::Block;
 use bakehouse::cloud::{
-    Architecture, BLOCK_SIZE, Block, BlockDevice, BlockIndex, Cloud, CloudError, Clouds, Digest, DiskType,
-    EbsDisk, ErrorKind, Image, ImageAttributes, ImageId, ImageQuery, ImageState, LinearChecksum, ListedBlock,
+    Architecture, BLOCK_SIZE, BlockDevice, BlockIndex, Cloud, CloudError, Clouds, Digest, DiskType, EbsDisk,
+    ErrorKind, Image, ImageAttributes, ImageId, ImageQuery, ImageState, LinearChecksum, ListedBlock,
     NewImage, NewSnapshot, PageToken, Result, Snapshot, SnapshotId, SnapshotQuery, SnapshotState, Tags,
     Token, Wait, until,
 };
@@ -63,7 +64,7 @@ pub(crate) fn new_snapshot(volume_size: u32, parent: Option<&SnapshotId>) -> New
 
 /// A block that no other number gives.
 pub(crate) fn block(number: u64) -> Block {
-    number.to_le_bytes().repeat(BLOCK_SIZE / 8)
+    number.to_le_bytes().repeat(BLOCK_SIZE / 8).into()
 }
 
 /// How long the slowest cloud takes for what these tests wait for.

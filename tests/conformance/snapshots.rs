@@ -81,7 +81,7 @@ async fn completing_again_alike_is_answered_alike(cloud: &Cloud) {
 async fn a_put_that_is_not_one_block_of_the_volume_is_refused(cloud: &Cloud) {
     let id = cloud.snapshots.start(&new_snapshot(1, None), &new_token()).await.unwrap();
     let whole = block(1);
-    for data in [Vec::new(), whole[..whole.len() - 1].to_vec(), [&whole[..], &[0]].concat()] {
+    for data in [Block::new(), whole.slice(1..), [&whole[..], &[0]].concat().into()] {
         refused(put(cloud, &id, 0, &data).await, ErrorKind::Invalid);
     }
     for index in [2048, u32::MAX] {

@@ -134,7 +134,7 @@ async fn a_root_on_xfs_whose_zeros_were_not_put_is_damaged() {
     let local = Local::new();
     let disk: Arc<dyn Disk> = Arc::new(SparseDisk::open_read_only(&made).unwrap());
     let mut delta = delta::whole(&disk, &delta::areas(&layout.ids, disk.size()), &stop).await.unwrap();
-    delta.retain(|(_, digest)| *digest != *delta::ZERO_BLOCK);
+    delta.retain(|(_, digest)| *digest != *bakehouse::cloud::ZERO_BLOCK);
     let snapshot = crate::stored::snapshot(&local.cloud, &disk, &delta).await;
     let path = work.path().join("read.raw");
     local.store().write_disk(&local.cloud.place, &snapshot, &path, 1, &stop).await.unwrap();

@@ -19,7 +19,7 @@ fn read(disk: &File, index: u32) -> Vec<u8> {
 async fn what_was_never_put_reads_as_noise_and_zeros_are_holes() {
     let local = Local::new();
     // Zeros everywhere but in block 3 and the last one; nothing at all in 5.
-    let mut blocks: std::collections::BTreeMap<u32, Vec<u8>> =
+    let mut blocks: std::collections::BTreeMap<u32, Block> =
         (0..2048).map(|index| (index, block(0))).collect();
     blocks.insert(3, block(7));
     blocks.insert(2047, block(8));

@@ -19,11 +19,10 @@ fn room(local: &Local) -> u64 {
 #[tokio::test]
 async fn a_child_of_k_changed_blocks_takes_the_room_of_k_blocks() {
     let local = Local::new();
-    let parent: BTreeMap<u32, Vec<u8>> =
-        (0..100).map(|number| (number * 163, block(number.into()))).collect();
+    let parent: BTreeMap<u32, Block> = (0..100).map(|number| (number * 163, block(number.into()))).collect();
     let parent = make(&local.cloud, &new_snapshot(8, None), &parent).await;
     let before = room(&local);
-    let changed: BTreeMap<u32, Vec<u8>> =
+    let changed: BTreeMap<u32, Block> =
         (0..20).map(|number| (number * 815, block(1000 + u64::from(number)))).collect();
     let k = changed.len() as u64;
     make(&local.cloud, &new_snapshot(8, Some(&parent)), &changed).await;

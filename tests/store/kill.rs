@@ -17,7 +17,7 @@ type Content = BTreeMap<u32, u64>;
 
 const PARAMETER: &str = "/bakehouse/web/x86_64/release";
 
-fn filled(content: &Content) -> BTreeMap<u32, Vec<u8>> {
+fn filled(content: &Content) -> BTreeMap<u32, Block> {
     content.iter().map(|(index, number)| (*index, block(*number))).collect()
 }
 

@@ -66,7 +66,7 @@ async fn of_two_that_register_a_name_one_wins() {
 #[tokio::test]
 async fn one_deletes_what_the_other_puts() {
     const ROUNDS: usize = 40;
-    let blocks: BTreeMap<u32, Vec<u8>> = numbered(&[(0, 1), (1, 2), (2, 3), (3, 4)]);
+    let blocks: BTreeMap<u32, Block> = numbered(&[(0, 1), (1, 2), (2, 3), (3, 4)]);
     if let Some((folder, part)) = process::part() {
         let clouds = open(&folder);
         let cloud = clouds.at(&clouds.home()).unwrap();
@@ -136,7 +136,7 @@ async fn puts_and_deletions_keep_out_of_each_others_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn puts_to_one_snapshot_from_many_sides_all_arrive() {
     let local = Local::new();
-    let blocks: BTreeMap<u32, Vec<u8>> = (0..64).map(|index| (index, block(u64::from(index % 5)))).collect();
+    let blocks: BTreeMap<u32, Block> = (0..64).map(|index| (index, block(u64::from(index % 5)))).collect();
     let id = local.cloud.snapshots.start(&new_snapshot(1, None), &new_token()).await.unwrap();
     let sides: Vec<_> = (0..4)
         .map(|side| {

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bakehouse::cloud::{
-    Architecture, BLOCK_SIZE, BlockDevice, BlockIndex, BootMode, Cloud, Clouds, Digest, DiskType, EbsDisk,
-    Image, ImageAttributes, ImageQuery, LinearChecksum, NewImage, NewSnapshot, Place, SnapshotId,
+    Architecture, BLOCK_SIZE, Block, BlockDevice, BlockIndex, BootMode, Cloud, Clouds, Digest, DiskType,
+    EbsDisk, Image, ImageAttributes, ImageQuery, LinearChecksum, NewImage, NewSnapshot, Place, SnapshotId,
     SnapshotQuery, SnapshotState, Tags, Token, retrying,
 };
 use bakehouse::disk::{Delta, Disk, Pipe};
@@ -85,6 +85,7 @@ pub async fn image(
         if filled == 0 {
             break;
         }
+        let block = Block::from(block);
         let digest = Digest::of(&block);
         sum.add(&digest);
         count += 1;

