@@ -11,6 +11,7 @@ use crate::host::stop::Stop;
 pub struct Wait {
     /// What is waited for, for the error: `snapshot completed`.
     pub what: &'static str,
+    /// How often in the long run: it begins sixteen times as often, since most things are there nearly at once.
     pub every: Duration,
     pub within: Duration,
 }
@@ -25,6 +26,7 @@ where
     Fut: Future<Output = Result<Option<T>>>,
 {
     let deadline = tokio::time::Instant::now() + wait.within;
+    let mut pause = wait.every / 16;
     loop {
         let last = match look().await {
             Ok(Some(found)) => return Ok(found),
@@ -36,7 +38,7 @@ where
             }
             Err(error) => return Err(error),
         };
-        let over = tokio::time::Instant::now() + wait.every > deadline;
+        let over = tokio::time::Instant::now() + pause > deadline;
         if over || stop.is_requested() {
             let why =
                 if over { format!("not within {} s", wait.within.as_secs()) } else { "stopped".to_owned() };
@@ -47,8 +49,9 @@ where
             });
         }
         tokio::select! {
-            () = tokio::time::sleep(wait.every) => {}
+            () = tokio::time::sleep(pause) => {}
             () = stop.requested() => {}
         }
+        pause = (pause * 2).min(wait.every);
     }
 }
