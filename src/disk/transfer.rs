@@ -151,7 +151,13 @@ impl Pipe {
                 return Err(TransferError::Stopped);
             }
             let (bytes, claimed) =
-                retrying(&self.stop, || self.snapshots.get_block(from, block.index, &block.token)).await?;
+                retrying(&self.stop, || self.snapshots.get_block(from, block.index, &block.token))
+                    .await
+                    .map_err(|source| TransferError::Get {
+                        snapshot: from.clone(),
+                        index: block.index,
+                        source,
+                    })?;
             let (bytes, digest) = blocking(move || {
                 let digest = Digest::of(&bytes);
                 Ok((bytes, digest))
@@ -181,8 +187,9 @@ impl Pipe {
             Ok(buffer)
         })
         .await?;
-        retrying(&self.stop, || self.snapshots.put_block(to, index, bytes.clone(), digest)).await?;
-        Ok(())
+        retrying(&self.stop, || self.snapshots.put_block(to, index, bytes.clone(), digest))
+            .await
+            .map_err(|source| TransferError::Put { snapshot: to.clone(), index, source })
     }
 
     fn progress(&self, name: &str, done: u64, total: u64) {
@@ -202,8 +209,12 @@ async fn blocking<T: Send + 'static>(
 /// Why blocks did not get from one side to the other.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
-    #[error(transparent)]
+    #[error("{0}")]
     Cloud(#[from] CloudError),
+    #[error("cannot read block {index} of {snapshot}")]
+    Get { snapshot: SnapshotId, index: BlockIndex, source: CloudError },
+    #[error("cannot store block {index} of {snapshot}")]
+    Put { snapshot: SnapshotId, index: BlockIndex, source: CloudError },
     #[error("cannot read the disk")]
     Read(#[source] std::io::Error),
     #[error("cannot write the disk")]
