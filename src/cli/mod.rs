@@ -9,6 +9,7 @@ mod export;
 mod images;
 mod keep_root;
 mod metadata;
+mod out_folder;
 mod plan;
 mod session;
 mod shell;
