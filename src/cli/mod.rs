@@ -6,6 +6,7 @@ mod boot;
 mod delivery;
 mod exit;
 mod export;
+mod fault;
 mod images;
 mod keep_root;
 mod metadata;
