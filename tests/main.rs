@@ -7,6 +7,7 @@ mod bake;
 mod cli;
 mod conformance;
 mod disk;
+mod faults;
 mod fuzz;
 mod gate;
 mod hostile;

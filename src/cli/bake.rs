@@ -4,7 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::delivery::{Delivery, deliver};
-use super::exit::{Failure, chain};
+use super::exit::{Failure, NO_ROOM, chain};
+use super::out_folder::OutFolder;
 use super::plan::{RecipeArgs, make};
 use super::print;
 use super::session::{self, Global, Mounts, Session, absolute};
@@ -74,10 +75,14 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mounts = if args.dry_run { Mounts::No } else { Mounts::Yes };
     session::run(global, mounts, |session| async move {
         let out = global.out(&loaded.dir);
-        if !args.dry_run {
+        let _own = if args.dry_run {
+            None
+        } else {
+            let own = OutFolder::take(&out, &session).await?;
             // First: one of them may have registered an image, and this bake may be the same again.
             clear_orphans(&session, global).await;
-        }
+            Some(own)
+        };
         let plan = make(&args.recipe, &loaded, &session, global).await?;
         if args.dry_run {
             return super::plan::show(&plan, global);
@@ -103,6 +108,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 /// never taken for that.
 fn finish(bake: &str, args: &Args, global: &Global) -> anyhow::Result<()> {
     session::run(global, Mounts::Yes, |session| async move {
+        let kept = keep::find(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
+        let _own = OutFolder::take(&kept.out, &session).await?;
         // Once everything that could be wrong with the call was looked at: from here on nobody else keeps the root.
         let (kept, work) =
             keep::take_over(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
@@ -141,8 +148,6 @@ impl Baking<'_> {
         let Self { session, global, args, recipe_dir, recipe } = self;
         let within = jiff::SignedDuration::try_from(args.within.duration()).unwrap_or(LONGEST);
         session.stop.at(clock::wall() + within.min(LONGEST));
-        std::fs::create_dir_all(&out)
-            .map_err(|error| Failure::Input(format!("--out: cannot make {}: {error}", out.display())))?;
         let events = File::create(out.join("events.jsonl"))
             .map_err(|error| Failure::Input(format!("--out: cannot write in {}: {error}", out.display())))?;
         session.reporter.add_sink(Box::new(JsonLines::new(events, false)));
@@ -184,12 +189,24 @@ impl Baking<'_> {
             Ok(baked) => baked,
             Err(error) => {
                 let reporter = bench.reporter.clone();
+                // Before its content goes.
+                let full = bench.work.is_full();
                 let left = error.left.and(unwound(&bench, &session).await).and(match &error.cause {
                     BakeCause::Kept { bake, until, .. } => kept(bench, *until, bake, global),
                     _ => closed(bench),
                 });
                 let failure = Failure::of(&error.cause, left);
-                anyhow::bail!(failure.masked(|text| reporter.masked(text)));
+                anyhow::bail!(failure.masked(|text| {
+                    let text = reporter.masked(text);
+                    if full && !text.contains(NO_ROOM) {
+                        format!(
+                            "{text}\nhint: the work folder {} is full: {NO_ROOM}",
+                            global.work().display()
+                        )
+                    } else {
+                        text
+                    }
+                }));
             }
         };
         let mut record = image::draft(&plan, &baked, &recipe);

@@ -119,12 +119,14 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What to do where a file system of the host is full.
+pub const NO_ROOM: &str = "free some space, or name folders with more of it: --work, --local=STORE";
+
 /// What the machine lacks, said with what to do about it, on a line of its own: the message may end with a program's.
 fn with_advice(message: String) -> String {
-    const FULL: &str = "free some space, or name folders with more of it: --work, --local=STORE";
     const NETWORK: &str = "is the network there? the distribution's mirrors must be reached";
     const ADVICE: [(&str, &str); 4] = [
-        ("No space left on device", FULL),
+        ("No space left on device", NO_ROOM),
         ("Temporary failure resolving", NETWORK),
         ("Could not resolve", NETWORK),
         ("Too many open files", "raise the limit: ulimit -n"),
@@ -153,6 +155,34 @@ mod tests {
         );
         assert_eq!(told("No space left on device; set a larger `disk.size`").matches("hint").count(), 0);
         assert_eq!(told("exit code 1"), "exit code 1");
+    }
+
+    /// An error that is transparent gives its cause's cause as its own, and hides what it wraps from whoever looks for it.
+    #[test]
+    fn a_clouds_error_decides_the_code_wherever_it_is_in_the_chain() {
+        use crate::cloud::{AccountId, Partition, Place, Region};
+        use crate::disk::TransferError;
+        use crate::method::{BakeCause, BakeError};
+        use crate::plan::FactsError;
+        let place = Place {
+            partition: Partition::local(),
+            account: AccountId::parse("000000000000").unwrap(),
+            region: Region::parse("local").unwrap(),
+        };
+        for (kind, code) in [(ErrorKind::Denied, 5), (ErrorKind::Transient, 75), (ErrorKind::Quota, 3)] {
+            let cloud = || CloudError::new(kind, "PutSnapshotBlock", &place, "no");
+            let errors: [Box<dyn std::error::Error>; 4] = [
+                Box::new(cloud()),
+                Box::new(BakeError::from(cloud())),
+                Box::new(BakeError::from(BakeCause::from(TransferError::from(cloud())))),
+                Box::new(FactsError::from(cloud())),
+            ];
+            for error in errors {
+                let failure = Failure::of(error.as_ref(), Left::Nothing);
+                assert_eq!(failure.code(), code, "{error:?}");
+                assert_eq!(failure.to_string().matches("PutSnapshotBlock").count(), 1, "{failure}");
+            }
+        }
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::exit::{Failure, chain};
+use super::fault::Injected;
 use crate::cloud::{AccountId, Cloud, Clouds, Region};
 use crate::host::namespace;
 use crate::host::stop::Stop;
@@ -40,6 +42,9 @@ pub struct Global {
     /// Give the result as JSON.
     #[arg(long, global = true, env = "BAKEHOUSE_JSON", value_parser = clap::builder::FalseyValueParser::new())]
     pub json: bool,
+    /// Fails on purpose, for tests: see src/cli/fault.rs.
+    #[arg(long, global = true, hide = true, env = "BAKEHOUSE_FAULT", hide_env = true, value_parser = Injected::from_str)]
+    fault: Option<Injected>,
 }
 
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,10 +214,12 @@ where
     }
     let clouds = global.clouds()?;
     let store = clouds.store().clone();
-    let clouds: Arc<dyn Clouds> = Arc::new(clouds);
-    let place = clouds.home();
-    let cloud = clouds.at(&place)?;
     let reporter = global.reporter();
+    let mut clouds: Arc<dyn Clouds> = Arc::new(clouds);
+    if let Some(injected) = global.fault.clone() {
+        clouds = injected.begin(clouds, &reporter);
+    }
+    let cloud = clouds.at(&clouds.home())?;
     block_on(|stop| verb(Session { clouds, store, cloud, reporter, stop }))
 }
 

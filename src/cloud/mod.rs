@@ -5,6 +5,7 @@
 
 mod block;
 mod error;
+pub mod faulty;
 mod id;
 mod images;
 mod instances;

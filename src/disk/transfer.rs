@@ -134,7 +134,9 @@ impl Pipe {
                 return Err(TransferError::Stopped);
             }
             let (bytes, claimed) =
-                retrying(&self.stop, || self.snapshots.get_block(from, index, &block.token)).await?;
+                retrying(&self.stop, || self.snapshots.get_block(from, index, &block.token))
+                    .await
+                    .map_err(|source| TransferError::Get { snapshot: from.clone(), index, source })?;
             let into = into.cloned();
             let good = blocking(move || {
                 if bytes.len() != BLOCK_SIZE || Digest::of(&bytes) != claimed {
@@ -173,8 +175,9 @@ impl Pipe {
             Ok(Block::from(buffer))
         })
         .await?;
-        retrying(&self.stop, || self.snapshots.put_block(to, index, bytes.clone(), digest)).await?;
-        Ok(())
+        retrying(&self.stop, || self.snapshots.put_block(to, index, bytes.clone(), digest))
+            .await
+            .map_err(|source| TransferError::Put { snapshot: to.clone(), index, source })
     }
 
     fn progress(&self, name: &str, done: u64, total: u64) {
@@ -194,8 +197,12 @@ async fn blocking<T: Send + 'static>(
 /// Why blocks did not get from one side to the other.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
-    #[error(transparent)]
+    #[error("{0}")]
     Cloud(#[from] CloudError),
+    #[error("cannot read block {index} of {snapshot}")]
+    Get { snapshot: SnapshotId, index: BlockIndex, source: CloudError },
+    #[error("cannot store block {index} of {snapshot}")]
+    Put { snapshot: SnapshotId, index: BlockIndex, source: CloudError },
     #[error("cannot read the disk")]
     Read(#[source] std::io::Error),
     #[error("cannot write the disk")]

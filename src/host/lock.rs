@@ -47,7 +47,18 @@ impl FileLock {
     /// # Errors
     /// Where the file cannot be opened.
     pub fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
-        let file = open(path)?;
+        Self::try_file(open(path)?)
+    }
+
+    /// The same of a folder itself, which must be there: nothing is made in it.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn try_folder(path: &Path) -> io::Result<Option<Self>> {
+        Self::try_file(File::open(path)?)
+    }
+
+    fn try_file(file: File) -> io::Result<Option<Self>> {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

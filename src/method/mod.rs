@@ -106,11 +106,11 @@ impl From<CreateError> for BakeCause {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BakeCause {
-    #[error(transparent)]
+    #[error("{0}")]
     Cloud(#[from] CloudError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    #[error(transparent)]
+    #[error("{0}")]
     Transfer(#[from] TransferError),
     #[error(transparent)]
     Sparse(#[from] SparseError),

@@ -12,6 +12,10 @@ use crate::host::{namespace, tree};
 /// Less than this is no room for any disk: the smallest Debian root takes as much.
 const LEAST_ROOM: u64 = 512 << 20;
 
+/// With less than this left, a write to the work folder's file system may just have failed: a mounted disk in it tells
+/// of that as an input/output error. Twice the largest single write.
+const FULL: u64 = 4 << 20;
+
 const LEDGER: &str = "ledger.jsonl";
 const LOCK: &str = "lock";
 /// What the name of a folder begins with that is being removed.
@@ -42,8 +46,7 @@ impl WorkDir {
         // So that no folder is seen before its lock is held.
         let _still = Self::base_lock(base)?;
         std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
-        let room = rustix::fs::statvfs(&path).map_err(|error| failed(error.into()))?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        let free = free(&path).map_err(failed)?;
         if free < LEAST_ROOM {
             remove(&path).map_err(failed)?;
             return Err(WorkError::Full { path: base.to_owned(), free: free >> 20 });
@@ -75,6 +78,12 @@ impl WorkDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether its file system has no room any more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        free(&self.path).is_ok_and(|free| free < FULL)
     }
 
     /// The disk that is being made.
@@ -134,6 +143,12 @@ impl Drop for WorkDir {
             let _ = remove(&self.path);
         }
     }
+}
+
+/// In bytes.
+fn free(path: &Path) -> io::Result<u64> {
+    let room = rustix::fs::statvfs(path)?;
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
 /// Goes on past what cannot be removed: the disk is the largest, and whatever stays stays for another reason.

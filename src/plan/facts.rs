@@ -289,6 +289,6 @@ pub enum FactsError {
     File { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Inputs(#[from] InputsError),
-    #[error(transparent)]
+    #[error("{0}")]
     Cloud(#[from] CloudError),
 }

@@ -89,7 +89,7 @@ impl Instances for Staged {
             image: self.image.id.clone(),
             state: match self.guest {
                 Guest::Ends(_) => InstanceState::Terminated,
-                _ if *self.terminated.lock().unwrap() > 0 => InstanceState::Terminated,
+                _ if !self.stuck && *self.terminated.lock().unwrap() > 0 => InstanceState::Terminated,
                 _ => InstanceState::Running,
             },
             reason: Some("a reason".to_owned()),

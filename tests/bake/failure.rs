@@ -54,10 +54,8 @@ fn work_of(yard: &Yard, family: &str) -> Vec<std::path::PathBuf> {
 /// SIGINT and SIGTERM end the step, clean up and are told by the exit code.
 #[test]
 fn an_interrupted_bake_leaves_nothing() {
-    let Some(shared) = Yard::shared() else { return };
     // A yard of its own, so that whatever is left is this bake's.
-    let yard = Yard::new();
-    copy_store(shared, &yard);
+    let Some(yard) = Yard::of_shared() else { return };
     yard.recipe("slow", &recipe("slow", "echo it began; sleep 1000"));
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let before = yard.snapshots();
@@ -81,9 +79,7 @@ fn an_interrupted_bake_leaves_nothing() {
 /// removes all of it, and so does the next bake.
 #[test]
 fn what_a_killed_bake_left_goes_with_sweep_or_with_the_next_bake() {
-    let Some(shared) = Yard::shared() else { return };
-    let yard = Yard::new();
-    copy_store(shared, &yard);
+    let Some(yard) = Yard::of_shared() else { return };
     let before = yard.snapshots();
     // Written so that the line which announces the step is not taken for what it says.
     let slow = recipe("killed", "echo it be\"\"gan; sleep 1000");
@@ -116,10 +112,8 @@ fn what_a_killed_bake_left_goes_with_sweep_or_with_the_next_bake() {
 /// A bake that was killed after it registered its image is delivered by the next: the same command gives that image.
 #[test]
 fn what_was_registered_by_a_killed_bake_is_delivered_by_the_next() {
-    let Some(shared) = Yard::shared() else { return };
     // A yard of its own: in the shared one another test's bake could be the one that clears its folder.
-    let yard = Yard::new();
-    copy_store(shared, &yard);
+    let Some(yard) = Yard::of_shared() else { return };
     // A name that can be given once: baking it again could only fail.
     let text = recipe("delivered", "true") + "image: { name: delivered-1 }\n";
     yard.recipe("delivered", &text);
@@ -163,13 +157,6 @@ fn a_bake_ends_at_its_deadline() {
     let said = yard.bake("late", &["--within", "1s"]).code(3);
     assert!(said.err.contains("--within") && said.err.contains("nothing was left behind"), "{}", said.err);
     yard.bake("late", &["--within", "12h"]).code(2);
-}
-
-fn copy_store(from: &Yard, to: &Yard) {
-    // Blocks are never changed in place: links are as good as copies and cost nothing.
-    let status =
-        std::process::Command::new("cp").args(["-al"]).args([from.store(), to.store()]).status().unwrap();
-    assert!(status.success());
 }
 
 /// A root is kept where the user asks for it: it can be entered, repaired and finished.

@@ -31,6 +31,15 @@ macro_rules! on_every_cloud {
                 super::$body(&cloud).await;
             })+
         }
+        mod faulty {
+            $(#[tokio::test]
+            async fn $body() {
+                let (_folder, cloud) = crate::conformance::local_cloud();
+                // Without a fault it is the cloud that is behind it.
+                let faults = bakehouse::cloud::faulty::Faults::new(None, Box::new(|_| {}));
+                super::$body(&faults.of(cloud)).await;
+            })+
+        }
     };
 }
 pub(crate) use on_every_cloud;

@@ -1,6 +1,6 @@
 //! Disks for real: files with tables and file systems made here, loop devices, mounts.
 
-mod boot_check;
+pub mod boot_check;
 mod boot_loaders;
 mod btrfs;
 mod esp;

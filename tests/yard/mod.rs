@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "the program is started here as a user starts it")]
 
 pub mod foreign;
+pub mod small;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,6 +94,15 @@ impl Yard {
             yard.bake("os-base", &[]).ok();
             yard
         }))
+    }
+
+    /// One of its own with what the shared one has in its store.
+    pub fn of_shared() -> Option<Self> {
+        let (shared, yard) = (Self::shared()?, Self::new());
+        // Blocks are never changed in place: links are as good as copies and cost nothing.
+        let linked = Command::new("cp").arg("-al").args([shared.store(), yard.store()]).status().unwrap();
+        assert!(linked.success());
+        Some(yard)
     }
 
     pub fn path(&self) -> &Path {
@@ -189,7 +199,7 @@ pub fn repository() -> &'static Path {
 }
 
 /// The files behind the loop devices of this machine.
-fn loops() -> Vec<String> {
+pub fn loops() -> Vec<String> {
     let mut files = Vec::new();
     for entry in fs::read_dir("/sys/block").unwrap().flatten() {
         if let Ok(file) = fs::read_to_string(entry.path().join("loop/backing_file")) {

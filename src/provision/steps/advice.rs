@@ -14,13 +14,18 @@ const HELD_PATCH: &str = "; an update for security changes a package that is hel
 const FULL: [&str; 2] = ["No space left on device", "more space on the"];
 /// As apt's methods tell it (methods/connect.cc), and libcurl, by which dnf and zypper fetch; a proxy's name that does
 /// not resolve is the second.
-const UNREACHED: [&str; 6] = [
+const UNREACHED: [&str; 10] = [
     "Temporary failure resolving",
     "Could not resolve",
     "Couldn't resolve",
     "Could not connect",
     "Couldn't connect",
     "Failed to connect",
+    // The server was there, and went away in the middle of a file.
+    "Error reading from server",
+    "Connection timed out",
+    "Operation timed out",
+    "Timeout was reached",
 ];
 /// What such lines of package managers begin with; other programs that cannot reach their host fetch no packages. apt:
 /// an error, a warning, a fetch that failed, and what follows one. dnf and zypper after these.
@@ -92,6 +97,13 @@ mod tests {
                 ],
                 DISK_FULL,
             ),
+            (
+                &[
+                    "E: Failed to fetch http://a/b.deb  Error reading from server. Remote end closed connection",
+                ],
+                NO_NETWORK,
+            ),
+            (&["E: Failed to fetch http://a/b.deb  Connection timed out [IP: 192.0.2.1 80]"], NO_NETWORK),
             // Not apt's.
             (&["curl: (6) Could not resolve host: example.org"], ""),
             (&["E: Unable to locate package no-such-package"], NOT_FOUND),

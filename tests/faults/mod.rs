@@ -1,0 +1,15 @@
+//! What is left when a bake fails, is killed, or meets a machine that fails it: nothing, or what the error lists and
+//! `bakehouse sweep` removes. By the program as users run it, on a base of 64 MiB.
+
+#![expect(clippy::disallowed_methods, reason = "the program is started here as a user starts it")]
+
+mod calls;
+mod cloud;
+mod kills;
+mod machine;
+mod network;
+mod real;
+mod run;
+mod source;
+mod state;
+mod two;
