@@ -28,6 +28,24 @@ pub enum ErrorKind {
     Unknown,
 }
 
+impl ErrorKind {
+    /// Whether a call that failed so may have taken effect all the same: only its answer was lost.
+    #[must_use]
+    pub fn may_hide_an_effect(self) -> bool {
+        match self {
+            Self::Transient | Self::Unknown => true,
+            Self::NotFound
+            | Self::NotYet
+            | Self::Exists
+            | Self::InUse
+            | Self::Denied
+            | Self::Throttled
+            | Self::Quota
+            | Self::Invalid => false,
+        }
+    }
+}
+
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} in {place} failed: {message}{}", .request_id.as_ref().map(|id| format!(" (request {id})")).unwrap_or_default())]

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::process::{Signal, getpid, kill_process};
@@ -197,6 +198,10 @@ impl Clouds for FaultyClouds {
 
     fn at(&self, place: &Place) -> Result<Cloud> {
         Ok(self.faults.of(self.inner.at(place)?))
+    }
+
+    fn settles_within(&self) -> Duration {
+        self.inner.settles_within()
     }
 }
 

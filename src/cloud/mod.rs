@@ -17,6 +17,7 @@ mod tags;
 mod wait;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, LinearChecksum, ZERO_BLOCK, ZEROS};
 pub use error::{CloudError, ErrorKind, Result};
@@ -49,6 +50,9 @@ pub trait Clouds: Send + Sync {
     /// # Errors
     /// Where the place is unknown or may not be entered.
     fn at(&self, place: &Place) -> Result<Cloud>;
+
+    /// How long a look may not show, and a deletion not find, what was just made.
+    fn settles_within(&self) -> Duration;
 }
 
 /// One account in one region.

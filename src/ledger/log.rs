@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -95,13 +96,20 @@ impl Log {
         let found =
             read(&bytes).map_err(|(line, why)| LedgerError::Damaged { path: path.to_owned(), line, why })?;
         let Some(Whole { header, entries, length }) = found else { return Ok(None) };
-        // What follows must not be joined to a torn line.
-        file.set_len(length).map_err(|source| LedgerError::Write { path: path.to_owned(), source })?;
+        // What follows must not be joined to a torn line. A file that is whole keeps its time.
+        if length < bytes.len() as u64 {
+            file.set_len(length).map_err(|source| LedgerError::Write { path: path.to_owned(), source })?;
+        }
         Ok(Some((Self { path: path.to_owned(), file, length }, header, entries)))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How long ago something was written to it. `None` where nobody can tell.
+    pub(super) fn age(&self) -> Option<Duration> {
+        self.file.metadata().ok()?.modified().ok()?.elapsed().ok()
     }
 
     pub(super) fn intended(&mut self, entry: usize, intent: &Intent) -> io::Result<()> {

@@ -14,11 +14,14 @@ mod resource;
 pub mod sweep;
 mod unwind;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 pub use entry::{Entry, Event, Intent, Role, State, next};
 pub use left::Left;
@@ -41,6 +44,9 @@ pub struct Ledger {
 struct Inner {
     log: Log,
     entries: Vec<Entry>,
+    /// When an entry's call may have taken effect at the latest: what is that fresh may not be seen yet. An entry that
+    /// has none was refused.
+    called: BTreeMap<usize, Instant>,
 }
 
 impl Ledger {
@@ -60,7 +66,7 @@ impl Ledger {
         // Nothing was announced in what may be there.
         remove(path)?;
         let log = Log::create(path, &header)?;
-        Ok(Self { header, inner: Mutex::new(Inner { log, entries: Vec::new() }) })
+        Ok(Self { header, inner: Mutex::new(Inner { log, entries: Vec::new(), called: BTreeMap::new() }) })
     }
 
     /// The ledger that an earlier process left in the file `path`; `None` where it left none, or one that announces
@@ -69,8 +75,11 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]: it cannot be read.
     pub fn open(path: &Path) -> Result<Option<Self>, LedgerError> {
-        Ok(Log::open(path)?
-            .map(|(log, header, entries)| Self { header, inner: Mutex::new(Inner { log, entries }) }))
+        let Some((log, header, entries)) = Log::open(path)? else { return Ok(None) };
+        // No call was made after the last line but the one that it announces.
+        let written = log.age().and_then(|age| Instant::now().checked_sub(age));
+        let called = (0..entries.len()).filter_map(|entry| Some((entry, written?))).collect();
+        Ok(Some(Self { header, inner: Mutex::new(Inner { log, entries, called }) }))
     }
 
     #[must_use]
@@ -90,7 +99,7 @@ impl Ledger {
     /// [`CreateError::Ledger`] where the intent cannot be written: then nothing was called; or where the id cannot be:
     /// then unwinding this ledger still knows it. [`CreateError::Call`]: the call's last error. Whether it took effect
     /// after all is looked for by [`Ledger::unwind`].
-    pub async fn create<I, F, Fut>(&self, intent: Intent, stop: &Stop, call: F) -> Result<I, CreateError>
+    pub async fn create<I, F, Fut>(&self, intent: Intent, stop: &Stop, mut call: F) -> Result<I, CreateError>
     where
         I: Clone + Into<Id>,
         F: FnMut() -> Fut,
@@ -98,7 +107,19 @@ impl Ledger {
     {
         let commits = intent.role == Role::Commit;
         let entry = self.intend(intent)?;
-        let id = retrying(stop, call).await?;
+        let lost = AtomicBool::new(false);
+        let lost = &lost;
+        let answer = retrying(stop, || {
+            let answer = call();
+            async move {
+                answer.await.inspect_err(|error| {
+                    lost.fetch_or(error.kind.may_hide_an_effect(), Ordering::Relaxed);
+                })
+            }
+        })
+        .await;
+        self.was_called(entry, answer.is_ok() || lost.load(Ordering::Relaxed));
+        let id = answer?;
         let created = self.tell(&[(entry, Event::Created { id: id.clone().into() })]);
         if commits {
             // It exists, and with it the image: what cannot be written is found out by a look.
@@ -174,7 +195,18 @@ impl Ledger {
         let path = inner.log.path().to_owned();
         inner.log.intended(entry, &intent).map_err(|source| LedgerError::Write { path, source })?;
         inner.entries.push(Entry::new(intent));
+        inner.called.insert(entry, Instant::now());
         Ok(entry)
+    }
+
+    /// Notes whether an entry's call, which was just answered, may have taken effect.
+    fn was_called(&self, entry: usize, with_effect: bool) {
+        let called = &mut self.inner().called;
+        if with_effect {
+            called.insert(entry, Instant::now());
+        } else {
+            called.remove(&entry);
+        }
     }
 
     /// Takes events in, first in memory: that holds whatever the disk says.

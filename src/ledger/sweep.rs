@@ -136,8 +136,11 @@ impl Sweep<'_> {
                 Verdict::Keep(why) => self.swept.kept.push((seen.id, why)),
                 Verdict::Remove => {
                     // Looked at already; and what a dry run would remove before it may use it still.
-                    let end =
-                        if self.dry { End::Removed } else { remove(&seen.id, self.cloud, Run::Real).await };
+                    let end = if self.dry {
+                        End::Removed
+                    } else {
+                        remove(&seen.id, self.cloud, Run::Real).await.unwrap_or(End::Absent)
+                    };
                     if matches!(end, End::Removed | End::Absent) {
                         gone.push(seen.id.clone());
                     }

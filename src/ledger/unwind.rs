@@ -1,7 +1,11 @@
 //! Undoing what a ledger says was created, the last first. Each thing is looked at before it is deleted; an error does
 //! not end the unwinding; what is stuck stays in the ledger for the next who tries.
 
+use std::future::Future;
+use std::time::Duration;
+
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::entry::{Entry, Event, Role, State};
 use super::{Id, Kind, Ledger, Left};
@@ -11,6 +15,9 @@ use crate::cloud::{
 };
 use crate::host::error::chain;
 use crate::host::stop::Stop;
+
+/// How often is looked for what may not be seen yet.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What came of undoing one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +84,12 @@ impl Ledger {
         self.each(clouds, now, Run::Dry).await
     }
 
+    /// From when on what an entry's call made is seen; a time that is over where that is so already.
+    fn seen_from(&self, number: usize, clouds: &dyn Clouds) -> Instant {
+        let called = self.inner().called.get(&number).copied();
+        called.map_or_else(Instant::now, |called| called + clouds.settles_within())
+    }
+
     async fn each(&self, clouds: &dyn Clouds, now: Timestamp, run: Run) -> Vec<Undo> {
         let entries = self.entries();
         let mut undone: Vec<Undo> = Vec::new();
@@ -86,12 +99,12 @@ impl Ledger {
             }
             let handed = entry.until.filter(|until| entry.state == State::Handed && *until > now);
             if let Some(until) = handed
-                && may_be_there(entry, clouds).await
+                && self.may_be_there(number, entry, clouds).await
             {
                 undone.push(Undo { kind: entry.intent.kind, what: entry.named(), end: End::Waiting(until) });
                 continue;
             }
-            let ends = self.undo(entry, &entries, clouds, run).await;
+            let ends = self.undo(number, &entries, clouds, run).await;
             let committed = entry.intent.role == Role::Commit
                 && ends.iter().any(|(_, undo)| matches!(undo.end, End::Kept(_)));
             if run == Run::Real {
@@ -128,14 +141,25 @@ impl Ledger {
         });
     }
 
+    /// Whoever goes on with it may have ended it before its time.
+    async fn may_be_there(&self, number: usize, entry: &Entry, clouds: &dyn Clouds) -> bool {
+        let (Some(id), Ok(cloud)) = (&entry.id, clouds.at(&entry.intent.place)) else { return true };
+        match look(id, &cloud).await {
+            Ok(Sight::Over) => false,
+            Ok(Sight::Unknown) => Instant::now() < self.seen_from(number, clouds),
+            Ok(Sight::There) | Err(_) => true,
+        }
+    }
+
     /// Undoes one entry, which may turn out to be none, or several.
     async fn undo(
         &self,
-        entry: &Entry,
+        number: usize,
         all: &[Entry],
         clouds: &dyn Clouds,
         run: Run,
     ) -> Vec<(Option<Id>, Undo)> {
+        let entry = &all[number];
         let kind = entry.intent.kind;
         let unseen = |error: &CloudError| {
             vec![(None, Undo { kind, what: entry.named(), end: End::Unseen(chain(error)) })]
@@ -144,20 +168,27 @@ impl Ledger {
             Ok(cloud) => cloud,
             Err(error) => return unseen(&error),
         };
+        // A dry run tells what is to be seen now.
+        let seen_from = if run == Run::Real { self.seen_from(number, clouds) } else { Instant::now() };
         let ids = match &entry.id {
             Some(id) => vec![id.clone()],
-            None => match find(entry, &cloud).await {
-                Ok(found) => {
-                    let known = |id: &Id| all.iter().any(|entry| entry.id.as_ref() == Some(id));
-                    found.into_iter().filter(|id| !known(id)).collect()
+            None => {
+                let known = |id: &Id| all.iter().any(|entry| entry.id.as_ref() == Some(id));
+                let found = until(seen_from, || async {
+                    let found = find(entry, &cloud).await;
+                    let new = found.map(|ids| ids.into_iter().filter(|id| !known(id)).collect::<Vec<_>>());
+                    Some(new).filter(|new| new.as_ref().is_ok_and(|ids| !ids.is_empty()) || new.is_err())
+                });
+                match found.await.unwrap_or_else(|| Ok(Vec::new())) {
+                    Ok(ids) => ids,
+                    Err(error) => return unseen(&error),
                 }
-                Err(error) => return unseen(&error),
-            },
+            }
         };
         let mut ends = Vec::new();
         for id in ids {
             let end = match entry.intent.role {
-                Role::Temporary => remove(&id, &cloud, run).await,
+                Role::Temporary => until(seen_from, || remove(&id, &cloud, run)).await.unwrap_or(End::Absent),
                 Role::Commit => End::Kept(format!("it was registered after all ({})", entry.intent.what)),
                 Role::Shared => End::Absent,
             };
@@ -168,10 +199,21 @@ impl Ledger {
     }
 }
 
-/// Whoever goes on with it may have ended it before its time.
-async fn may_be_there(entry: &Entry, clouds: &dyn Clouds) -> bool {
-    let (Some(id), Ok(cloud)) = (&entry.id, clouds.at(&entry.intent.place)) else { return true };
-    is_there(id, &cloud).await.unwrap_or_else(|error| error.kind != ErrorKind::NotFound)
+/// Looks until there is something, or until it would be seen: at least once.
+async fn until<T, F, Fut>(seen_from: Instant, mut look: F) -> Option<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    loop {
+        // Before the look: what came into sight during it is seen by the next.
+        let last = Instant::now() >= seen_from;
+        let found = look().await;
+        if found.is_some() || last {
+            return found;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// What a call made whose answer was lost: by its tags, in its place.
@@ -197,27 +239,28 @@ async fn find(entry: &Entry, cloud: &Cloud) -> Result<Vec<Id>, CloudError> {
         Kind::Instance => {
             let query = InstanceQuery { tags, ..InstanceQuery::default() };
             let found = retrying(&never, || cloud.instances.find(&query)).await?;
-            found.into_iter().filter(|one| !is_over(one.state)).map(|one| one.id.into()).collect()
+            found.into_iter().map(|one| one.id.into()).collect()
         }
     })
 }
 
-/// Looks, deletes what is there, and says what came of it.
-pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run) -> End {
-    match is_there(id, cloud).await {
-        Ok(false) => return End::Absent,
-        Ok(true) => {}
-        Err(error) if error.kind == ErrorKind::NotFound => return End::Absent,
-        Err(error) => return End::Stuck(chain(&error)),
-    }
+/// Looks, deletes, and says what came of it; `None` where the cloud does not know of it. That a look does not show it is
+/// no reason not to try: it may be behind.
+pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run) -> Option<End> {
+    let before = match look(id, cloud).await {
+        Ok(Sight::Over) => return Some(End::Absent),
+        Ok(Sight::Unknown) if run == Run::Dry => return None,
+        Ok(before) => before,
+        Err(error) => return Some(End::Stuck(chain(&error))),
+    };
     let error = match (run, id) {
         (Run::Real, _) => match delete(id, cloud).await {
-            Ok(()) => return End::Removed,
-            Err(error) if error.kind == ErrorKind::NotFound => return End::Absent,
+            Ok(()) => return Some(End::Removed),
+            Err(error) if error.kind == ErrorKind::NotFound => return None,
             Err(error) => Some(error),
         },
         (Run::Dry, Id::Snapshot(_)) => None,
-        (Run::Dry, Id::Image(_) | Id::Instance(_)) => return End::Removed,
+        (Run::Dry, Id::Image(_) | Id::Instance(_)) => return Some(End::Removed),
     };
     if let Id::Snapshot(snapshot) = id
         && error.as_ref().is_none_or(|error| error.kind == ErrorKind::InUse)
@@ -225,14 +268,14 @@ pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run) -> End {
         && !users.is_empty()
     {
         let users: Vec<_> = users.iter().map(ToString::to_string).collect();
-        return End::Kept(format!("the image {} was registered and uses it", users.join(", ")));
+        return Some(End::Kept(format!("the image {} was registered and uses it", users.join(", "))));
     }
-    let Some(error) = error else { return End::Removed };
+    let Some(error) = error else { return Some(End::Removed) };
     // It may have taken effect, and only its answer was lost.
-    match is_there(id, cloud).await {
-        Ok(false) => End::Removed,
-        Err(gone) if gone.kind == ErrorKind::NotFound => End::Removed,
-        _ => End::Stuck(chain(&error)),
+    match look(id, cloud).await {
+        Ok(Sight::Unknown) if before == Sight::Unknown => None,
+        Ok(Sight::Over | Sight::Unknown) => Some(End::Removed),
+        Ok(Sight::There) | Err(_) => Some(End::Stuck(chain(&error))),
     }
 }
 
@@ -245,23 +288,40 @@ async fn delete(id: &Id, cloud: &Cloud) -> Result<(), CloudError> {
     }
 }
 
-async fn is_there(id: &Id, cloud: &Cloud) -> Result<bool, CloudError> {
+/// What a look shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    There,
+    /// It ended, or is about to.
+    Over,
+    /// The cloud does not know of it: it is gone, or not seen yet.
+    Unknown,
+}
+
+async fn look(id: &Id, cloud: &Cloud) -> Result<Sight, CloudError> {
     let never = Stop::never();
-    Ok(match id {
+    let shown = |empty: bool| if empty { Sight::Unknown } else { Sight::There };
+    let sight = match id {
         Id::Snapshot(id) => {
             let query = SnapshotQuery { ids: vec![id.clone()], ..SnapshotQuery::default() };
-            !retrying(&never, || cloud.snapshots.describe(&query)).await?.is_empty()
+            retrying(&never, || cloud.snapshots.describe(&query)).await.map(|found| shown(found.is_empty()))
         }
         Id::Image(id) => {
             let query = ImageQuery { ids: vec![id.clone()], ..ImageQuery::default() };
-            !retrying(&never, || cloud.images.find(&query)).await?.is_empty()
+            retrying(&never, || cloud.images.find(&query)).await.map(|found| shown(found.is_empty()))
         }
         Id::Instance(id) => {
             let query = InstanceQuery { ids: vec![id.clone()], ..InstanceQuery::default() };
-            let found = retrying(&never, || cloud.instances.find(&query)).await?;
-            found.iter().any(|one| !is_over(one.state))
+            retrying(&never, || cloud.instances.find(&query)).await.map(|found| {
+                let over = found.iter().any(|one| is_over(one.state));
+                if over { Sight::Over } else { shown(found.is_empty()) }
+            })
         }
-    })
+    };
+    match sight {
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(Sight::Unknown),
+        sight => sight,
+    }
 }
 
 /// The account's own images that have a snapshot as one of their volumes.

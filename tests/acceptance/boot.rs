@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bakehouse::acceptance::{
@@ -153,6 +154,10 @@ impl Clouds for Scene {
 
     fn at(&self, _place: &Place) -> Result<Cloud> {
         Ok(self.cloud.clone())
+    }
+
+    fn settles_within(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a ledger undoes and what it leaves, in a cloud that is real; and what has expired there.
 
+mod late;
 mod sweep;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bakehouse::cloud::{
     Cloud, CloudError, Clouds, ErrorKind, ImageQuery, NewImage, NewSnapshot, Place, SnapshotId,
@@ -181,6 +183,10 @@ impl Clouds for Away<'_> {
 
     fn at(&self, place: &Place) -> bakehouse::cloud::Result<Cloud> {
         Err(CloudError::new(ErrorKind::Denied, "AssumeRole", place, "no"))
+    }
+
+    fn settles_within(&self) -> Duration {
+        self.0.settles_within()
     }
 }
 

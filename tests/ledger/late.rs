@@ -1,0 +1,163 @@
+//! A cloud that does not show at once what was made in it, as EC2 may not: nothing is taken for gone too early.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bakehouse::cloud::{
+    Block, BlockIndex, BlockPage, BlockToken, Digest, PageToken, Result, Snapshot, Snapshots, Token,
+};
+use tokio::time::Instant;
+
+use super::*;
+
+const SETTLES: Duration = Duration::from_secs(120);
+
+/// The local cloud, whose snapshots are seen from a moment on. The clock of these tests stands still, but for waits.
+struct Late {
+    clouds: LocalClouds,
+    from: Instant,
+    /// No look ever shows one.
+    blind: bool,
+}
+
+impl Late {
+    fn new(bakery: &Bakery, after: Duration) -> Self {
+        Self { clouds: bakery.clouds.clone(), from: Instant::now() + after, blind: false }
+    }
+}
+
+impl Clouds for Late {
+    fn name(&self) -> String {
+        self.clouds.name()
+    }
+
+    fn home(&self) -> Place {
+        self.clouds.home()
+    }
+
+    fn at(&self, place: &Place) -> Result<Cloud> {
+        let cloud = self.clouds.at(place)?;
+        let late = LateSnapshots {
+            inner: cloud.snapshots.clone(),
+            place: place.clone(),
+            from: self.from,
+            blind: self.blind,
+        };
+        Ok(Cloud { snapshots: Arc::new(late), ..cloud })
+    }
+
+    fn settles_within(&self) -> Duration {
+        SETTLES
+    }
+}
+
+struct LateSnapshots {
+    inner: Arc<dyn Snapshots>,
+    place: Place,
+    from: Instant,
+    blind: bool,
+}
+
+#[async_trait]
+impl Snapshots for LateSnapshots {
+    async fn start(&self, new: &NewSnapshot, token: &Token) -> Result<SnapshotId> {
+        self.inner.start(new, token).await
+    }
+
+    async fn put_block(&self, id: &SnapshotId, index: BlockIndex, data: Block, digest: Digest) -> Result<()> {
+        self.inner.put_block(id, index, data, digest).await
+    }
+
+    async fn complete(&self, id: &SnapshotId, changed: u32, checksum: Digest) -> Result<()> {
+        self.inner.complete(id, changed, checksum).await
+    }
+
+    async fn list_blocks(&self, id: &SnapshotId, page: Option<&PageToken>) -> Result<BlockPage> {
+        self.inner.list_blocks(id, page).await
+    }
+
+    async fn get_block(
+        &self,
+        id: &SnapshotId,
+        index: BlockIndex,
+        token: &BlockToken,
+    ) -> Result<(Block, Digest)> {
+        self.inner.get_block(id, index, token).await
+    }
+
+    async fn describe(&self, query: &SnapshotQuery) -> Result<Vec<Snapshot>> {
+        if self.blind || Instant::now() < self.from {
+            return Ok(Vec::new());
+        }
+        self.inner.describe(query).await
+    }
+
+    async fn delete(&self, id: &SnapshotId) -> Result<()> {
+        if Instant::now() < self.from {
+            return Err(CloudError::new(ErrorKind::NotFound, "DeleteSnapshot", &self.place, "not yet"));
+        }
+        self.inner.delete(id).await
+    }
+
+    fn concurrency(&self) -> usize {
+        self.inner.concurrency()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_seen_yet_is_looked_for_again() {
+    for (lost, killed) in [(false, false), (false, true), (true, false), (true, true)] {
+        let bakery = Bakery::new();
+        let late = Late::new(&bakery, SETTLES / 2);
+        let ledger = bakery.ledger();
+        assert_eq!(bakery.start(&ledger, "root snapshot", lost).await.is_err(), lost);
+        let undone = if killed {
+            drop(ledger);
+            Ledger::open(&bakery.path()).unwrap().unwrap().unwind(&late, clock::wall()).await
+        } else {
+            ledger.unwind(&late, clock::wall()).await
+        };
+        assert_eq!(ends(&undone), [&End::Removed], "{lost} {killed}");
+        assert!(bakery.snapshots().await.is_empty() && !bakery.path().exists());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_never_seen_is_given_up_and_what_was_refused_is_not_waited_for() {
+    let bakery = Bakery::new();
+    let late = Late::new(&bakery, SETTLES * 9);
+    let refused = |kind| CloudError::new(kind, "StartSnapshot", &bakery.cloud.place, "no");
+    for (kind, waited) in [(ErrorKind::Unknown, true), (ErrorKind::Denied, false), (ErrorKind::Quota, false)]
+    {
+        let ledger = bakery.ledger();
+        let intent = bakery.intent(Kind::Snapshot, "root snapshot", Role::Temporary);
+        let call = || async { Err::<SnapshotId, _>(refused(kind)) };
+        ledger.create(intent, &Stop::never(), call).await.unwrap_err();
+        let began = Instant::now();
+        assert_eq!(ends(&ledger.unwind(&late, clock::wall()).await), [] as [&End; 0]);
+        assert_eq!(began.elapsed() >= SETTLES, waited, "{kind:?}");
+        assert!(!bakery.path().exists());
+    }
+    // One that no look shows is deleted all the same, for a look may be behind.
+    let ledger = bakery.ledger();
+    bakery.start(&ledger, "root snapshot", false).await.unwrap();
+    let dry = ledger.would_unwind(&late, clock::wall()).await;
+    assert_eq!((ends(&dry), bakery.snapshots().await.len()), (vec![&End::Absent], 1));
+    let late = Late { blind: true, ..Late::new(&bakery, Duration::ZERO) };
+    assert_eq!(ends(&ledger.unwind(&late, clock::wall()).await), [&End::Removed]);
+    assert!(bakery.snapshots().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_handed_on_and_is_not_seen_yet_is_another_processs() {
+    let bakery = Bakery::new();
+    let late = Late::new(&bakery, SETTLES / 2);
+    let ledger = bakery.ledger();
+    let id = bakery.start(&ledger, "handed", false).await.unwrap();
+    let until = clock::wall() + SignedDuration::from_hours(1);
+    ledger.hand(id, until).unwrap();
+    drop(ledger);
+    let ledger = Ledger::open(&bakery.path()).unwrap().unwrap();
+    assert_eq!(ends(&ledger.unwind(&late, clock::wall()).await), [&End::Waiting(until)]);
+    assert_eq!(bakery.snapshots().await.len(), 1);
+}
