@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::delivery::{Delivery, deliver};
+use super::delivery::{Delivery, Finished, deliver};
 use super::exit::{Failure, NO_ROOM, chain};
 use super::out_folder::OutFolder;
 use super::plan::{RecipeArgs, make};
@@ -263,11 +263,16 @@ impl Baking<'_> {
     }
 }
 
-/// Undoes what a bake that failed has created, and gives what is left of that.
+/// Undoes what a bake that failed has created, and gives what is left of that. Where an image came to light, the ledger's
+/// file stays until its record is delivered.
 async fn unwound(bench: &Bench, session: &Session) -> Left {
     let mut left = Left::Nothing;
-    for undo in bench.ledger.unwind(&*session.clouds, clock::wall()).await {
+    for undo in bench.ledger.undo_all(&*session.clouds, clock::wall()).await {
         undo.add_all(&mut left);
+    }
+    if bench.ledger.image().is_none() {
+        // Where it cannot be removed, whoever reads it again finds nothing to undo.
+        let _ = bench.ledger.close();
     }
     left
 }
@@ -275,6 +280,8 @@ async fn unwound(bench: &Bench, session: &Session) -> Left {
 /// Takes the work folder away, and gives what is left of it.
 fn closed(bench: Bench) -> Left {
     let mut left = Left::Nothing;
+    // An image that cannot be used has no record to deliver.
+    let _ = bench.ledger.close();
     if let Err(error) = bench.work.close() {
         left.add(chain(&error));
     }
@@ -299,25 +306,27 @@ fn not_registered(error: &RegisterError, mut left: Left, session: &Session) -> F
         }
         // Another image has the name.
         RegisterError::Register(source) if source.kind == ErrorKind::Exists && left.is_nothing() => {
-            return Failure::Input(chain(error));
+            return Failure::Input(format!("{}\n{left}", chain(error)));
         }
         _ => {}
     }
     Failure::of(error, left)
 }
 
-/// Delivers the record of an image that a killed bake registered.
-pub fn delivered(folder: &Path, image: &ImageId, session: &Session) {
+/// Delivers the record of an image that a killed bake registered; else says why that cannot be.
+pub fn delivered(folder: &Path, image: &ImageId, session: &Session) -> Result<(), String> {
+    let killed = format!("{image} was registered by a bake that was killed then");
     match Delivery::finish(folder, image.clone()) {
-        Ok(Some(path)) => session.reporter.note(format!(
-            "{image} was registered by a bake that was killed then; its record is {} now",
-            path.display()
-        )),
-        Ok(None) => {}
-        Err(error) => session.reporter.warning(format!(
-            "{image} was registered by a bake that was killed then, and its record is not delivered: {error:#}"
-        )),
+        Ok(Finished::Now(path)) => {
+            session.reporter.note(format!("{killed}; its record is {} now", path.display()));
+        }
+        Ok(Finished::Before) => {}
+        Ok(Finished::Superseded(path)) => {
+            session.reporter.note(format!("{killed}; {} is of a later bake and stays", path.display()));
+        }
+        Err(error) => return Err(format!("{killed}, and its record cannot be delivered: {error:#}")),
     }
+    Ok(())
 }
 
 /// Takes away what killed bakes left. What cannot be is told, and does not keep this bake from its work.

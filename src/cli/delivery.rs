@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::exit::{Failure, chain};
 use crate::cloud::{ImageId, Place, SnapshotId};
 use crate::disk::BlockMap;
+use crate::host::file;
 use crate::image::{ImagePlace, Record, cyclonedx, environment};
 use crate::ledger::Left;
 use crate::method::WorkDir;
@@ -30,30 +31,40 @@ impl Delivery {
     pub fn keep(&self, work: &WorkDir, map: &BlockMap) -> std::io::Result<()> {
         let [record, blocks] = WorkDir::DELIVERY.map(|name| work.path().join(name));
         map.write(&blocks)?;
-        std::fs::write(record, serde_json::to_vec(self)?)
+        // Durable before the image is registered.
+        file::replace(&record, &serde_json::to_vec(self)?, 0o600)
     }
 
-    /// Delivers what a killed bake kept in its folder, and says where; `None` where it had delivered it itself.
+    /// Delivers what a killed bake kept in its folder, where nobody else had put a newer record in its place.
     ///
     /// # Errors
-    /// What cannot be read or written; that a newer record is in its place.
-    pub fn finish(folder: &Path, image: ImageId) -> anyhow::Result<Option<PathBuf>> {
+    /// What cannot be read or written.
+    pub fn finish(folder: &Path, image: ImageId) -> anyhow::Result<Finished> {
         let [kept, blocks] = WorkDir::DELIVERY.map(|name| folder.join(name));
         if !kept.exists() {
-            return Ok(None);
+            return Ok(Finished::Before);
         }
         let Self { out, place, snapshot, mut record } = serde_json::from_slice(&std::fs::read(&kept)?)?;
         let changed = |path: &Path| path.metadata().and_then(|about| about.modified()).ok();
         let path = out.join("image.json");
-        if changed(&path) > changed(&kept) {
+        if changed(&path) >= changed(&kept) {
             let own = Record::read(&path).is_ok_and(|found| found.bake == record.bake);
-            anyhow::ensure!(own, "a newer record is in its place, {}", path.display());
-            return Ok(None);
+            return Ok(if own { Finished::Before } else { Finished::Superseded(path) });
         }
         record.images.push(ImagePlace { place, image, snapshot });
         deliver(&record, &BlockMap::read(&blocks)?, &out)?;
-        Ok(Some(path))
+        Ok(Finished::Now(path))
     }
+}
+
+/// What came of delivering.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Finished {
+    Now(PathBuf),
+    /// The bake had delivered it itself.
+    Before,
+    /// The record of another bake, and a newer one, is there: it stays.
+    Superseded(PathBuf),
 }
 
 /// Writes a record and what stands beside it.
@@ -72,11 +83,62 @@ pub fn deliver(record: &Record, map: &BlockMap, out: &Path) -> anyhow::Result<()
         }
     };
     map.write(&out.join("blocks.map")).map_err(|error| failed("blocks.map", &error))?;
-    let sbom = cyclonedx(record);
-    std::fs::write(out.join("sbom.cdx.json"), format!("{sbom:#}\n"))
-        .map_err(|error| failed("sbom.cdx.json", &error))?;
-    std::fs::write(out.join("bakehouse.env"), environment(record))
-        .map_err(|error| failed("bakehouse.env", &error))?;
+    let sbom = format!("{:#}\n", cyclonedx(record));
+    for (name, text) in [("sbom.cdx.json", sbom), ("bakehouse.env", environment(record))] {
+        file::replace(&out.join(name), text.as_bytes(), 0o644).map_err(|error| failed(name, &error))?;
+    }
     // Last: who finds a record finds what stands beside it too.
     Ok(record.write(&out.join("image.json")).map_err(|error| failed("image.json", &error))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::record;
+
+    const IMAGE: &str = "ami-00000000000000001";
+
+    /// What a bake that was killed after it registered its image kept.
+    fn kept(out: &Path, work: &WorkDir) -> Record {
+        let mut record = record::tests::record();
+        let home = record.images.remove(0);
+        let delivery = Delivery {
+            out: out.to_owned(),
+            place: home.place,
+            snapshot: home.snapshot,
+            record: record.clone(),
+        };
+        delivery.keep(work, &BlockMap::new(8)).unwrap();
+        record
+    }
+
+    #[test]
+    fn what_was_kept_is_delivered_and_no_newer_record_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, image) = (dir.path().join("out"), ImageId::parse(IMAGE).unwrap());
+        let path = out.join("image.json");
+        let work = WorkDir::create(&dir.path().join("work"), "bake-000000000001").unwrap();
+        let finish = || Delivery::finish(work.path(), image.clone());
+        assert_eq!(finish().unwrap(), Finished::Before);
+        let own = kept(&out, &work);
+
+        // It cannot be delivered: what was kept stays.
+        std::fs::write(&out, "a file").unwrap();
+        finish().unwrap_err();
+        std::fs::remove_file(&out).unwrap();
+
+        assert_eq!(finish().unwrap(), Finished::Now(path.clone()));
+        let delivered = Record::read(&path).unwrap();
+        assert_eq!((delivered.bake, &delivered.images[0].image), (own.bake, &image));
+        let mut names: Vec<_> =
+            std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["bakehouse.env", "blocks.map", "image.json", "sbom.cdx.json"]);
+        assert_eq!(finish().unwrap(), Finished::Before);
+
+        let newer = Record { bake: "bake-2".into(), ..record::tests::record() };
+        newer.write(&path).unwrap();
+        assert_eq!(finish().unwrap(), Finished::Superseded(path.clone()));
+        assert_eq!(Record::read(&path).unwrap(), newer);
+    }
 }

@@ -13,7 +13,9 @@ pub enum Failure {
     Input(String),
     /// The work failed.
     Work { message: String, left: Left },
-    /// Credentials, permissions, not root.
+    /// Not allowed, before anything was done: not root.
+    Refused(String),
+    /// Not allowed, in the middle: credentials, permissions.
     Denied { message: String, left: Left },
     /// Checks of the image failed.
     Checks(String),
@@ -34,7 +36,7 @@ impl Failure {
             | Self::Denied { left: Left::These(_) | Left::Unknown { .. }, .. }
             | Self::Unavailable { left: Left::These(_) | Left::Unknown { .. }, .. }
             | Self::Interrupted { left: Left::These(_) | Left::Unknown { .. }, .. } => 4,
-            Self::Denied { left: Left::Nothing, .. } => 5,
+            Self::Refused(_) | Self::Denied { left: Left::Nothing, .. } => 5,
             Self::Checks(_) => 6,
             Self::Unavailable { left: Left::Nothing, .. } => 75,
             Self::Interrupted { signal: libc::SIGTERM, left: Left::Nothing } => 143,
@@ -42,16 +44,12 @@ impl Failure {
         }
     }
 
-    /// Not allowed, before anything was done.
-    pub fn denied(message: impl Into<String>) -> Self {
-        Self::Denied { message: message.into(), left: Left::Nothing }
-    }
-
     /// The same with `hide` done to its message: no secret may stand in it.
     #[must_use]
     pub fn masked(self, hide: impl Fn(&str) -> String) -> Self {
         match self {
             Self::Input(message) => Self::Input(hide(&message)),
+            Self::Refused(message) => Self::Refused(hide(&message)),
             Self::Checks(message) => Self::Checks(hide(&message)),
             Self::Work { message, left } => Self::Work { message: hide(&message), left },
             Self::Denied { message, left } => Self::Denied { message: hide(&message), left },
@@ -102,9 +100,7 @@ impl std::error::Error for Failure {}
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Input(message) | Self::Checks(message) | Self::Denied { message, left: Left::Nothing } => {
-                f.write_str(message)
-            }
+            Self::Input(message) | Self::Refused(message) | Self::Checks(message) => f.write_str(message),
             Self::Work { message, left } | Self::Denied { message, left } => write!(f, "{message}\n{left}"),
             Self::Unavailable { message, left } => write!(f, "{message}\n{left}; try again"),
             Self::Interrupted { signal, left } => {
@@ -193,7 +189,8 @@ mod tests {
             (Failure::Input(String::new()), 2),
             (Failure::Work { message: String::new(), left: Left::Nothing }, 3),
             (Failure::Work { message: String::new(), left: some() }, 4),
-            (Failure::denied(""), 5),
+            (Failure::Refused(String::new()), 5),
+            (Failure::Denied { message: String::new(), left: Left::Nothing }, 5),
             (Failure::Denied { message: String::new(), left: some() }, 4),
             (Failure::Checks(String::new()), 6),
             (Failure::Unavailable { message: String::new(), left: Left::Nothing }, 75),
@@ -207,6 +204,9 @@ mod tests {
         ];
         for (failure, code) in cases {
             assert_eq!(failure.code(), code, "{failure:?}");
+            // What is left is always told, but where nothing was done that could leave anything.
+            let silent = matches!(failure, Failure::Input(_) | Failure::Refused(_) | Failure::Checks(_));
+            assert_eq!(failure.to_string().contains("left behind"), !silent, "{failure:?}");
         }
     }
 }

@@ -6,6 +6,7 @@ use super::exit::{Failure, chain};
 use super::session::{self, Global, Mounts};
 use super::{images, print};
 use crate::host::exec::Cmd;
+use crate::host::unfinished::{self, Unfinished};
 use crate::ledger::Left;
 
 /// Write an image's root disk to a raw or qcow2 file.
@@ -38,8 +39,9 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         let wrong =
             |error: std::io::Error| Failure::Input(format!("cannot write in {}: {error}", folder.display()));
         // Written beside its place and renamed: the file is whole or not there.
-        let beside =
-            tempfile::Builder::new().prefix(".bakehouse-export-").tempdir_in(folder).map_err(wrong)?;
+        unfinished::clear(folder);
+        let unfinished = Unfinished::folder(folder).map_err(wrong)?;
+        let beside = unfinished.it;
         let raw = beside.path().join("disk.raw");
         let phase = session.reporter.phase(format!("writing {} ({size} GiB)", args.file.display()));
         session.store.write_disk(&session.cloud.place, &snapshot, &raw, size, &session.stop).await?;

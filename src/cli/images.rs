@@ -194,7 +194,10 @@ async fn delete(images: &[String], dry_run: bool, session: &Session, global: &Gl
             print(&format!("would delete {} {} with {with}", image.id, image.name))?;
             continue;
         }
-        retrying(&session.stop, || session.cloud.images.deregister(&image.id)).await?;
+        if let Err(error) = retrying(&session.stop, || session.cloud.images.deregister(&image.id)).await {
+            // What is left of those before it is told too.
+            return Err(Failure::of(&error, left).into());
+        }
         for snapshot in snapshots {
             match retrying(&session.stop, || session.cloud.snapshots.delete(&snapshot)).await {
                 Ok(()) => {}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::exit::Failure;
 use super::session::Session;
 use crate::host::lock::FileLock;
+use crate::host::unfinished;
 use crate::ledger::Left;
 
 /// How often is looked whether another bake is done.
@@ -31,6 +32,7 @@ impl OutFolder {
         let mut told = false;
         loop {
             if let Some(lock) = FileLock::try_folder(out).map_err(|error| failed("lock", &error))? {
+                unfinished::clear(out);
                 return Ok(Self { _lock: lock });
             }
             if !std::mem::replace(&mut told, true) {

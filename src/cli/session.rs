@@ -103,6 +103,12 @@ impl Global {
         reporter
     }
 
+    /// Whether one place was asked for by name.
+    #[must_use]
+    pub fn names_a_place(&self) -> bool {
+        self.account.is_some() || self.region.is_some()
+    }
+
     /// The clouds that were asked for.
     ///
     /// # Errors
@@ -129,7 +135,7 @@ impl Global {
         Ok(LocalClouds::open(&folder, account, region).map_err(|error| {
             let message = format!("--local: cannot open the store {}: {}", folder.display(), chain(&error));
             if message.contains("Permission denied") {
-                Failure::denied(message)
+                Failure::Refused(message)
             } else {
                 Failure::Input(message)
             }
@@ -256,11 +262,11 @@ where
 /// That this process runs as root.
 ///
 /// # Errors
-/// [`Failure::Denied`]
+/// [`Failure::Refused`]
 pub fn require_root() -> anyhow::Result<()> {
     if !namespace::is_root() {
-        anyhow::bail!(Failure::denied(
-            "this mounts file systems and needs root: run it with sudo, or as root in a container"
+        anyhow::bail!(Failure::Refused(
+            "this mounts file systems and needs root: run it with sudo, or as root in a container".to_owned()
         ));
     }
     Ok(())
@@ -269,7 +275,7 @@ pub fn require_root() -> anyhow::Result<()> {
 fn private_mounts() -> anyhow::Result<()> {
     require_root()?;
     Ok(namespace::enter_private_mounts().map_err(|error| {
-        Failure::denied(format!(
+        Failure::Refused(format!(
             "cannot make a mount namespace ({error}); in a container, run it privileged or with CAP_SYS_ADMIN"
         ))
     })?)

@@ -6,12 +6,15 @@ use super::bake::delivered;
 use super::exit::{Failure, chain};
 use super::print;
 use super::session::{self, Global, Mounts, Session};
+use crate::cloud::Cloud;
 use crate::host::clock;
 use crate::ledger::sweep::{Why, sweep};
 use crate::ledger::{End, Left, Undo};
 use crate::method::orphans::{self, Orphan};
 
 /// Remove what was left behind: on this host by work that was killed, and in the cloud what has expired.
+///
+/// Every account and region of the store is looked at, or, with --account or --region, that one only.
 ///
 /// Nothing that runs is touched: on this host only what belongs to work folders that nobody uses, in the cloud only what
 /// carries the tag bakehouse:expires with a time that is over and what no image uses. May run beside bakes, and again.
@@ -27,7 +30,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     session::run(global, Mounts::No, |session| async move {
         let mut report = Report { dry_run: args.dry_run, ..Report::default() };
         here(&mut report, &session, global).await;
-        in_cloud(&mut report, &session).await;
+        in_cloud(&mut report, &session, global).await;
         in_store(&mut report, &session).await;
         report.tell(&session, global)
     })
@@ -139,9 +142,25 @@ async fn would_clear(orphan: Orphan, report: &mut Report, session: &Session) {
     orphan.leave();
 }
 
-/// What has expired.
-async fn in_cloud(report: &mut Report, session: &Session) {
-    let swept = sweep(&session.cloud, clock::wall(), report.dry_run).await;
+/// What has expired: in the place that was named, else in every place of the store.
+async fn in_cloud(report: &mut Report, session: &Session, global: &Global) {
+    if global.names_a_place() {
+        return in_place(report, session, &session.cloud).await;
+    }
+    let places = match session.store.places() {
+        Ok(places) => places,
+        Err(error) => return report.left.add_unseen(chain(&error)),
+    };
+    for place in places {
+        match session.clouds.at(&place) {
+            Ok(cloud) => in_place(report, session, &cloud).await,
+            Err(error) => report.left.add_unseen(chain(&error)),
+        }
+    }
+}
+
+async fn in_place(report: &mut Report, session: &Session, cloud: &Cloud) {
+    let swept = sweep(cloud, clock::wall(), report.dry_run).await;
     for undo in &swept.undone {
         report.undo(undo);
         undo.add_stuck(&mut report.left);

@@ -16,6 +16,7 @@ use crate::cloud::Image;
 use crate::disk::loop_device::Access;
 use crate::disk::tree::MountedTree;
 use crate::host::clock;
+use crate::host::file;
 use crate::host::stop::Stop;
 use crate::image::{Record, TestRecord};
 use crate::ledger::{Header, Ledger, Left};
@@ -270,8 +271,10 @@ fn keep(
     console: &str,
     booted: bool,
 ) -> anyhow::Result<()> {
-    let junit = acceptance::junit(&record.name, outcomes, console);
-    std::fs::write(path.with_file_name("junit.xml"), junit)?;
+    let (junit, into) =
+        (acceptance::junit(&record.name, outcomes, console), path.with_file_name("junit.xml"));
+    file::replace(&into, junit.as_bytes(), 0o644)
+        .map_err(|error| Failure::Input(format!("cannot write {}: {error}", into.display())))?;
     record.test = Some(summary(outcomes, booted));
     Ok(record.write(path)?)
 }

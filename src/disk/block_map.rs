@@ -111,7 +111,7 @@ impl BlockMap {
     /// # Errors
     /// The file system's.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        std::fs::write(path, self.to_bytes())
+        file::replace(path, &self.to_bytes(), 0o644)
     }
 
     /// # Errors

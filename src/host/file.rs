@@ -8,6 +8,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, fchmod};
 
+use super::unfinished::Unfinished;
+
 /// Opens a regular file for reading. A fifo in its place does not block, and a device is not opened for long.
 ///
 /// # Errors
@@ -36,7 +38,8 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Unread> {
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let unfinished = Unfinished::file(folder)?;
+    let mut file = unfinished.it;
     file.write_all(bytes)?;
     fchmod(file.as_file(), Mode::from_raw_mode(mode))?;
     file.as_file().sync_all()?;

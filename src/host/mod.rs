@@ -15,3 +15,4 @@ pub mod stop;
 pub mod survivors;
 pub mod threads;
 pub mod tree;
+pub mod unfinished;

@@ -1,6 +1,6 @@
 //! What comes out of a bake: the registered image and the record, `image.json`, that passes from stage to stage.
 
-mod record;
+pub(crate) mod record;
 mod register;
 mod sbom;
 

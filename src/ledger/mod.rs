@@ -65,7 +65,8 @@ impl Ledger {
         }
         // Nothing was announced in what may be there.
         remove(path)?;
-        let log = Log::create(path, &header)?;
+        // Half a file would be taken for one that names something.
+        let log = Log::create(path, &header).inspect_err(|_| drop(remove(path)))?;
         Ok(Self { header, inner: Mutex::new(Inner { log, entries: Vec::new(), called: BTreeMap::new() }) })
     }
 

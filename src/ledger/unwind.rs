@@ -73,10 +73,15 @@ pub(super) enum Run {
 impl Ledger {
     /// Undoes what is not settled, in reverse. Where all of it is settled then, the file is removed.
     pub async fn unwind(&self, clouds: &dyn Clouds, now: Timestamp) -> Vec<Undo> {
-        let undone = self.each(clouds, now, Run::Real).await;
+        let undone = self.undo_all(clouds, now).await;
         // Its file stays where it cannot be removed: whoever reads it again finds nothing to undo.
         let _ = self.close();
         undone
+    }
+
+    /// The same for whoever needs the file a little longer.
+    pub async fn undo_all(&self, clouds: &dyn Clouds, now: Timestamp) -> Vec<Undo> {
+        self.each(clouds, now, Run::Real).await
     }
 
     /// What unwinding would do, told as if it were done. Looks only.

@@ -96,7 +96,10 @@ impl Store {
     }
 
     /// Every place in which something was ever made.
-    pub(super) fn places(&self) -> Result<Vec<Place>, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    pub fn places(&self) -> Result<Vec<Place>, StoreError> {
         let partition = Partition::local();
         let accounts = self.folder.join("places").join(partition.as_str());
         let mut places = Vec::new();

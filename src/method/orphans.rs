@@ -99,12 +99,12 @@ impl Orphan {
     }
 
     /// Ends what still runs of it, undoes what its ledger names, and removes the folder. Where an image was registered,
-    /// `deliver` is given the folder before, and the image.
+    /// `deliver` is given the folder before, and the image; as long as it cannot do its work, what it needs stays.
     pub async fn clear(
         self,
         clouds: &dyn Clouds,
         now: Timestamp,
-        deliver: &(dyn Fn(&Path, &ImageId) + Sync),
+        deliver: &(dyn Fn(&Path, &ImageId) -> Result<(), String> + Sync),
     ) -> Cleared {
         let path = self.work.path().to_owned();
         let mut cleared = Cleared { path: path.clone(), ..Cleared::default() };
@@ -126,9 +126,11 @@ impl Orphan {
                 cleared.elsewhere = Some(ledger.header().cloud.clone());
             }
             Ok(Some(ledger)) => {
-                cleared.undone = ledger.unwind(clouds, now).await;
-                if let Some(image) = ledger.image() {
-                    deliver(&path, &image);
+                cleared.undone = ledger.undo_all(clouds, now).await;
+                match ledger.image().map_or(Ok(()), |image| deliver(&path, &image)) {
+                    // A file that cannot be removed is read again by the next, who finds nothing to undo.
+                    Ok(()) => drop(ledger.close()),
+                    Err(why) => cleared.left.add(format!("{}: {why}", path.display())),
                 }
                 for undo in &cleared.undone {
                     undo.add_stuck(&mut cleared.left);

@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::mount::{MountFlags, mount, mount_remount};
 
 use super::run::{bake, continued, stopped};
-use super::state::{State, assert_sound, delete, sweep};
+use super::state::{State, assert_sound, delete, images, sweep};
 use crate::yard::small::METHODS;
 use crate::yard::{Said, Yard, foreign};
 
@@ -52,6 +52,32 @@ fn boundary(yard: &Yard, method: &str, text: &str) -> usize {
     delete(yard, method);
     let all = super::run::told(&said, "boundary");
     1 + all.iter().position(|one| one.starts_with(text)).unwrap_or_else(|| panic!("{text}: {all:?}"))
+}
+
+/// An image whose registration only came to light, and whose record cannot be written: it is kept until it can.
+#[test]
+fn a_record_that_cannot_be_written_is_delivered_later() {
+    let Some(yard) = Yard::small() else { return };
+    let before = State::of(&yard);
+    for (method, fault) in
+        [("direct", "list"), ("direct", "call:RegisterImage#1:after:denied"), ("scratch", "list")]
+    {
+        let in_its_way = yard.out(method).join("blocks.map");
+        fs::create_dir_all(&in_its_way).unwrap();
+        let said = bake(&yard, method, fault).code(4);
+        let image = images(&yard, method).remove(0);
+        assert!(said.err.contains(&image) && said.err.contains("tries again"), "{}", said.err);
+        // It is still in its way.
+        let said = yard.run(&["sweep"]).code(4);
+        assert!(said.err.contains(&image) && said.err.contains("cannot be delivered"), "{}", said.err);
+        fs::remove_dir(&in_its_way).unwrap();
+        let said = yard.bake(method, &[]).ok();
+        assert_eq!(said.out.trim(), image, "{}", said.err);
+        assert_sound(&yard);
+        delete(&yard, method);
+        fs::remove_dir_all(yard.out(method)).unwrap();
+        before.assert_again(&yard, method);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use bakehouse::cloud::{ImageId, NewImage};
+use bakehouse::cloud::{ImageId, NewImage, Region};
 use bakehouse::ledger::sweep::{Why, sweep};
 use serde_json::Value;
 
@@ -71,6 +71,21 @@ async fn what_has_expired_goes_and_nothing_else() {
     assert_eq!(why(&used), Some(&Why::Used(image)));
     assert_eq!(why(&strange), Some(&Why::Unreadable("soon".to_owned())));
     assert!(sweep(&bakery.cloud, clock::wall(), false).await.undone.is_empty());
+}
+
+#[tokio::test]
+async fn the_verb_sweeps_every_place_or_the_one_that_is_named() {
+    let home = Bakery::new();
+    let place = Place { region: Region::parse("eu-west-1").unwrap(), ..home.cloud.place.clone() };
+    let new = NewSnapshot { tags: [(tag("expires"), OVER.to_owned())].into(), ..new_snapshot(1, None) };
+    let cloud = home.clouds.at(&place).unwrap();
+    let there = cloud.snapshots.start(&new, &new_token()).await.unwrap();
+    let here = home.snapshot(Some(OVER), false).await;
+    let ids =
+        |said: &Value| [&here, &there].map(|id| removed(said).iter().any(|line| line.contains(id.as_str())));
+    assert_eq!(ids(&swept(&home, &["--dry-run"])), [true, true]);
+    assert_eq!(ids(&swept(&home, &["--region", "local"])), [true, false]);
+    assert_eq!(ids(&swept(&home, &[])), [false, true]);
 }
 
 /// The program, as a user runs it: JSON, exit code 0.
