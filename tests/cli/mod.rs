@@ -121,7 +121,12 @@ async fn images_are_listed_shown_exported_and_deleted() {
         assert!(shown.contains("root device") && shown.contains(id), "{shown}");
     }
 
+    // What a killed export left.
+    let left = yard.path().join(".bakehouse-unfinished-123456");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("disk.raw"), "half").unwrap();
     yard.run(&["export", id, "disk.raw"]).ok();
+    assert!(!left.exists());
     let exported = fs::read(yard.path().join("disk.raw")).unwrap();
     assert_eq!(exported.len(), 1 << 30);
     assert_eq!(exported[..disk.len()], *disk);

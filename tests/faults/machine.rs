@@ -71,8 +71,12 @@ fn a_record_that_cannot_be_written_is_delivered_later() {
         let said = yard.run(&["sweep"]).code(4);
         assert!(said.err.contains(&image) && said.err.contains("cannot be delivered"), "{}", said.err);
         fs::remove_dir(&in_its_way).unwrap();
+        // As one that was killed while it wrote.
+        let unfinished = yard.out(method).join(".bakehouse-unfinished-123456");
+        fs::write(&unfinished, "half").unwrap();
         let said = yard.bake(method, &[]).ok();
         assert_eq!(said.out.trim(), image, "{}", said.err);
+        assert!(!unfinished.exists());
         assert_sound(&yard);
         delete(&yard, method);
         fs::remove_dir_all(yard.out(method)).unwrap();
