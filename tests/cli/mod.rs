@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use bakehouse::cloud::BootMode;
+use bakehouse::cloud::{BootMode, NewImage, Tags};
 use serde_json::Value;
 
 use crate::stored;
-use crate::yard::Yard;
+use crate::yard::{Said, Yard};
 
 const RECIPE: &str = "version: 1\nname: web\narchitecture: x86_64\nbase: { family: os-base }\n";
 
@@ -100,6 +100,29 @@ fn a_plan_changes_nothing() {
     let dry = yard.run(&["bake", "base", "--dry-run"]).ok().out;
     assert!(dry.contains("method    scratch: "), "{dry}");
     assert!(!yard.out("base").exists() && !yard.work().exists() && yard.snapshots().is_empty());
+}
+
+/// Where a deletion ends in the middle, what is left of the images before it is told.
+#[tokio::test]
+async fn what_is_left_of_deleted_images_is_told() {
+    let yard = Yard::new();
+    let (cloud, _) = stored::cloud(&yard.store());
+    let image = stored::image(&cloud, [7_u8; 512].as_slice(), 1, None).await;
+    let snapshot = image.root().unwrap().1.as_str();
+    let other = NewImage {
+        name: "other".to_owned(),
+        description: String::new(),
+        attributes: image.attributes.clone(),
+        tags: Tags::new(),
+    };
+    let other = cloud.images.register(&other).await.unwrap();
+    let fault = "call:DeleteSnapshot#1:before:denied:lasting";
+    let mut command = yard.command();
+    command.args(["images", "delete", image.id.as_str(), other.as_str()]).env("BAKEHOUSE_FAULT", fault);
+    let said = Said::from(command.output().unwrap()).code(4);
+    assert!(said.err.contains("DeregisterImage") && said.err.contains(snapshot), "{}", said.err);
+    yard.run(&["images", "delete", other.as_str()]).ok();
+    assert!(yard.snapshots().is_empty());
 }
 
 /// Images are listed, shown, exported and deleted; an export is whole or not there.
