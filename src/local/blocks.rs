@@ -49,11 +49,7 @@ impl Blocks {
             .and_then(|mut file| file.write_all(data))
             .and_then(|()| fs::rename(&fresh, &path))
             .map_err(StoreError::io("write", &path));
-        if written.is_err() {
-            // A full disk must not fill up further; what stays here is collected as garbage.
-            let _ = fs::remove_file(&fresh);
-        }
-        written
+        durable::or_remove(&fresh, written)
     }
 
     /// Makes the named blocks durable, whoever wrote them, and the folders down to them, whoever made those. Each on its
