@@ -11,7 +11,7 @@ use bakehouse::cloud::{BLOCK_SIZE, ZERO_BLOCK};
 use bakehouse::disk::BlockMap;
 use serde_json::Value;
 
-use super::machine::forget;
+use super::machine::{Machine, forget};
 use super::table::{Limit, Table};
 
 const MIB: u64 = 1 << 20;
@@ -33,6 +33,7 @@ const RUNS: usize = 3;
 /// A store, a work folder and recipes.
 pub struct Yard<'a> {
     pub folder: &'a Path,
+    pub machine: &'a Machine,
 }
 
 /// One bake that succeeded.
@@ -67,18 +68,23 @@ impl Yard<'_> {
 
         let small = self.children(&SMALL, table)?;
         let large = self.children(&LARGE, table)?;
-        let in_proportion = small.besides * large.in_use / small.in_use;
+        let times = large.in_use / small.in_use;
+        // The small base's copy fits into what the kernel lets lie in memory unwritten (`vm.dirty_background_ratio`, a tenth
+        // of it); of the large one's most must be on the disk before more may be written, and a slow disk binds.
+        let on_disk = large.in_use / self.machine.disk_write / small.besides;
+        let (binds, most) =
+            if on_disk > times { ("the disk's writing", on_disk) } else { ("the proportion", times) };
         table.row(
-            format!("large / small base, for {:.1} times the bytes in use", large.in_use / small.in_use),
+            format!("large / small base, for {times:.1} times the bytes in use; {binds} binds"),
             large.besides / small.besides,
             "x",
-            Limit::AtMost(in_proportion / small.besides),
+            Limit::AtMost(most),
         );
         table.row(
             "direct bake besides provisioning, large base: as on the small one, in proportion",
             large.besides,
             "s",
-            Limit::AtMost(BESIDES * large.in_use / small.in_use),
+            Limit::AtMost(BESIDES * times),
         );
         Ok(())
     }

@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<ExitCode> {
     runtime.block_on(pipeline::measure(dir, &sample, &machine, &mut table))?;
     std::fs::remove_file(&sample)?;
     std::fs::remove_dir_all(dir.join("pipeline"))?;
-    Yard { folder: dir }.measure(&os_base()?, &mut table)?;
+    Yard { folder: dir, machine: &machine }.measure(&os_base()?, &mut table)?;
 
     table.note(format!(
         "{} processors; a factor is how often a value fits into its limit: below 1 it is missed",
