@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use bakehouse::host::lock::FileLock;
+use bakehouse::host::tree;
 use clap::Parser;
 
 use bakes::Yard;
@@ -43,18 +45,19 @@ fn main() -> anyhow::Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
         bail!("bakes mount file systems: run the benchmark as root");
     }
-    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(&args.folder)?;
+    let work = Work::begin(&args.folder)?;
+    let dir = &*work.folder;
     let mut table = Table::default();
 
     eprintln!("==> what this machine can do");
-    let sample = dir.path().join("sample.raw");
-    let machine = machine::measure(dir.path(), &sample, &mut table)?;
+    let sample = dir.join("sample.raw");
+    let machine = machine::measure(dir, &sample, &mut table)?;
     eprintln!("==> the pipeline of blocks, 1 GiB");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(pipeline::measure(dir.path(), &sample, &machine, &mut table))?;
+    runtime.block_on(pipeline::measure(dir, &sample, &machine, &mut table))?;
     std::fs::remove_file(&sample)?;
-    std::fs::remove_dir_all(dir.path().join("pipeline"))?;
-    Yard { folder: dir.path() }.measure(&os_base()?, &mut table)?;
+    std::fs::remove_dir_all(dir.join("pipeline"))?;
+    Yard { folder: dir }.measure(&os_base()?, &mut table)?;
 
     table.note(format!(
         "{} processors; a factor is how often a value fits into its limit: below 1 it is missed",
@@ -66,13 +69,47 @@ fn main() -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     eprintln!("==> removing what was made");
-    dir.close()?;
+    tree::remove(dir)?;
     let missed = table.missed();
     if missed > 0 {
         eprintln!("error: {missed} limits are missed");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the measurement works. One that was killed leaves gigabytes there, which the next one removes.
+struct Work {
+    folder: PathBuf,
+    _lock: FileLock,
+}
+
+impl Work {
+    const LOCK: &str = "bench.lock";
+
+    fn begin(base: &Path) -> anyhow::Result<Self> {
+        let folder = base.join("bakehouse-bench");
+        let lock = folder.join(Self::LOCK);
+        if folder.exists() && !lock.exists() {
+            bail!("{} is no work folder of this program: name another --folder", folder.display());
+        }
+        let hold = || {
+            std::fs::create_dir_all(&folder)?;
+            FileLock::try_exclusive(&lock)?
+                .with_context(|| format!("another measurement runs in {}", folder.display()))
+        };
+        let _before = hold()?;
+        tree::remove(&folder)?;
+        let held = hold()?;
+        Ok(Self { folder, _lock: held })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // Where a bake failed: as far as it can be removed. The next measurement removes the rest.
+        let _ = tree::remove(&self.folder);
+    }
 }
 
 /// The quickstart's recipe, on a disk of 2 GiB, so that the bases of the measurement can have the sizes that they are

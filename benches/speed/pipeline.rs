@@ -19,7 +19,10 @@ use super::table::{Limit, Table};
 
 /// The part of what the machine could do that the pipeline has to reach. It does more than the plain loop: a file for each
 /// block, found by its digest, and the calls of a cloud.
-const LEAST: f64 = 0.5;
+const LEAST_WRITING: f64 = 0.5;
+/// Less where it reads: a block's file is found before any of it is read, and the kernel reads ahead in one file only,
+/// while what it is held against is one file.
+const LEAST_READING: f64 = 0.25;
 
 const COMPLETED: Wait =
     Wait { what: "snapshot completed", every: Duration::from_millis(100), within: Duration::from_secs(60) };
@@ -40,13 +43,8 @@ pub async fn measure(
     let snapshot = put(&cloud, &pipe, sample).await?;
     let written = rate(SAMPLE, began.elapsed());
     let (binds, best) = slower(("the disk", machine.disk_write), ("hashing", machine.bare_loop));
-    table.row(
-        format!("pipeline: disk to snapshot (read, hash, store, durable); {binds} binds"),
-        gb(written),
-        "GB/s",
-        Limit::AtLeast(gb(best * LEAST)),
-    );
-    table.row("pipeline: the same, of what binds", written / best * 100.0, "%", Limit::None);
+    let what = format!("disk to snapshot (read, hash, store, durable); {binds} binds");
+    rows(table, &what, written, best, LEAST_WRITING);
 
     forget_blocks(&files(&store)?)?;
     let (binds, best) = slower(("the disk", machine.disk_read), ("hashing", machine.bare_loop));
@@ -59,15 +57,16 @@ pub async fn measure(
         pipe.download(&snapshot, &disk).await?;
         let read = rate(SAMPLE, began.elapsed());
         std::fs::remove_file(&path)?;
-        table.row(
-            format!("pipeline: snapshot to disk (read, verify, write), {name}; {binds} binds"),
-            gb(read),
-            "GB/s",
-            Limit::AtLeast(gb(best * LEAST)),
-        );
-        table.row("pipeline: the same, of what binds", read / best * 100.0, "%", Limit::None);
+        let what = format!("snapshot to disk (read, verify, write), {name}; {binds} binds");
+        rows(table, &what, read, best, LEAST_READING);
     }
     Ok(())
+}
+
+/// A rate in bytes a second beside the machine's best, of which it has to be `least`.
+fn rows(table: &mut Table, what: &str, measured: f64, best: f64, least: f64) {
+    table.row(format!("pipeline: {what}"), gb(measured), "GB/s", Limit::AtLeast(gb(best * least)));
+    table.row("pipeline: the same, of what binds", measured / best * 100.0, "%", Limit::None);
 }
 
 fn slower(a: (&'static str, f64), b: (&'static str, f64)) -> (&'static str, f64) {

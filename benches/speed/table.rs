@@ -50,7 +50,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Adds a row, and says on the way what it is. What was not measured (a value that is no number) counts as missed where there is a limit.
+    /// Adds a row, and says on the way what it is. What was not measured (a value that is no number) counts as missed where
+    /// there is a limit.
     pub fn row(&mut self, what: impl Into<String>, measured: f64, unit: &'static str, limit: Limit) {
         let what = what.into();
         eprintln!("    {what}: {}", shown(measured, unit));

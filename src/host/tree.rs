@@ -16,6 +16,10 @@ const DEPTH: usize = 8;
 /// # Errors
 /// The first one.
 pub fn remove(folder: &Path) -> io::Result<()> {
+    if folder.is_symlink() {
+        // Its folders are not in the tree.
+        return fs::remove_file(folder);
+    }
     let mut levels = vec![vec![folder.to_owned()]];
     while let Some(last) = levels.last().filter(|last| last.len() < PARTS)
         && levels.len() < DEPTH
@@ -67,6 +71,10 @@ mod tests {
         for number in 0..PARTS + 10 {
             fs::create_dir(tree.join(format!("d{number}"))).unwrap();
         }
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&tree, &link).unwrap();
+        remove(&link).unwrap();
+        assert!(!link.is_symlink() && deep.join("file").exists());
         remove(&tree).unwrap();
         assert!(!tree.exists());
         assert!(outside.join("file").exists());

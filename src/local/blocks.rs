@@ -43,21 +43,17 @@ impl Blocks {
             return Ok(());
         }
         let folder = path.parent().unwrap_or(&self.folder);
-        durable::make_folders(folder)?;
+        fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
         let fresh = durable::hidden_name(folder);
         let written = File::create_new(&fresh)
             .and_then(|mut file| file.write_all(data))
             .and_then(|()| fs::rename(&fresh, &path))
             .map_err(StoreError::io("write", &path));
-        if written.is_err() {
-            // A full disk must not fill up further; what stays here is collected as garbage.
-            let _ = fs::remove_file(&fresh);
-        }
-        written
+        durable::or_remove(&fresh, written)
     }
 
-    /// Makes the named blocks durable: each on its own, since a sync of the whole file system would write out everything
-    /// that a bake has in its work folder as well.
+    /// Makes the named blocks durable, whoever wrote them, and the folders down to them, whoever made those. Each on its
+    /// own, since a sync of the whole file system would write out everything that a bake has in its work folder as well.
     pub(super) fn sync(&self, digests: &HashSet<Digest>) -> Result<(), StoreError> {
         let paths: Vec<PathBuf> =
             digests.iter().filter(|digest| **digest != *ZERO_BLOCK).map(|digest| self.path(digest)).collect();
@@ -66,8 +62,13 @@ impl Blocks {
             File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", path))
         };
         threads::for_each(&paths, |path| sync(path))?;
-        // Their names, once their content is there.
-        threads::for_each(&Vec::from_iter(folders), |folder| sync(folder))
+        // Their names, once their content is there, and then the names of those folders.
+        threads::for_each(&Vec::from_iter(&folders), |folder| sync(folder))?;
+        if folders.is_empty() {
+            return Ok(());
+        }
+        sync(&self.folder)?;
+        sync(self.folder.parent().unwrap_or(&self.folder))
     }
 
     /// A block's bytes as they are on disk; whether they are the right ones is for the caller to check.

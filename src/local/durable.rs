@@ -26,8 +26,25 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let folder = parent(path)?;
     let fresh = hidden_name(folder);
     let mut file = File::create_new(&fresh).map_err(StoreError::io("create", &fresh))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(StoreError::io("write", &fresh))?;
-    move_in(&fresh, path)
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    or_remove(&fresh, written.map_err(StoreError::io("write", &fresh)).and_then(|()| move_in(&fresh, path)))
+}
+
+/// Makes a folder in one step: `fill` gets it while nobody else sees it.
+pub(super) fn place(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let staged = stage(parent(path)?)?;
+    or_remove(&staged, fill(&staged).and_then(|()| move_in(&staged, path)))
+}
+
+/// Removes what did not get to its place: a full disk must not fill up further. What stays even so is collected as garbage.
+pub(super) fn or_remove<T>(fresh: &Path, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    if result.is_err() {
+        let _ = if fresh.is_dir() { fs::remove_dir_all(fresh) } else { fs::remove_file(fresh) };
+    }
+    result
 }
 
 /// [`write`] of a value as JSON.
@@ -70,7 +87,7 @@ pub(super) fn move_out(path: &Path) -> Result<Option<PathBuf>, StoreError> {
 }
 
 /// Makes an empty hidden folder in `folder`, to be filled and then moved in.
-pub(super) fn stage(folder: &Path) -> Result<PathBuf, StoreError> {
+fn stage(folder: &Path) -> Result<PathBuf, StoreError> {
     make_folders(folder)?;
     let fresh = hidden_name(folder);
     fs::create_dir(&fresh).map_err(StoreError::io("create", &fresh))?;
@@ -178,6 +195,20 @@ mod tests {
         assert_eq!(names(dir.path()).unwrap(), ["whole"]);
         assert_eq!(clear_hidden(dir.path()).unwrap(), 2);
         assert_eq!(all_names(dir.path()).unwrap(), ["whole"]);
+    }
+
+    #[test]
+    fn what_cannot_be_finished_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let full = || StoreError::io("write", dir.path())(io::ErrorKind::StorageFull.into());
+        let fill = |folder: &Path| write(&folder.join("first"), b"1").and(Err(full()));
+        assert!(place(&dir.path().join("folder"), fill).is_err());
+        // A file cannot take the place of a folder that has something in it.
+        fs::create_dir_all(dir.path().join("taken/below")).unwrap();
+        assert!(write(&dir.path().join("taken"), b"1").is_err());
+        assert_eq!(all_names(dir.path()).unwrap(), ["taken"]);
+        place(&dir.path().join("folder"), |folder| write(&folder.join("first"), b"1")).unwrap();
+        assert_eq!(fs::read(dir.path().join("folder/first")).unwrap(), b"1");
     }
 
     #[test]

@@ -157,10 +157,10 @@ fn register(here: &LocalPlace, new: &NewImage) -> std::result::Result<ImageId, R
         platform: "Linux/UNIX".to_owned(),
         product_codes: Vec::new(),
     };
-    let staged = durable::stage(&here.images())?;
-    durable::write(&settling(&staged), b"")?;
-    durable::write_json(&staged.join("image.json"), &image)?;
-    durable::move_in(&staged, &here.image(&id))?;
+    durable::place(&here.image(&id), |staged| {
+        durable::write(&settling(staged), b"")?;
+        durable::write_json(&staged.join("image.json"), &image)
+    })?;
     Ok(id)
 }
 

@@ -127,11 +127,14 @@ impl SnapshotFolder {
     /// snapshot's lock alone, and [`Store::writing`](super::Store::writing).
     pub(super) fn complete(&self, kept: &mut Kept, completion: Completion) -> Result<(), StoreError> {
         let fresh = durable::hidden_name(&self.path);
-        let merged = BlockMap::create(&fresh)?;
-        self.map()?.copy_into(&merged)?;
-        self.changed()?.copy_into(&merged)?;
-        merged.sync()?;
-        durable::move_in(&fresh, &self.whole())?;
+        let merge = || {
+            let merged = BlockMap::create(&fresh)?;
+            self.map()?.copy_into(&merged)?;
+            self.changed()?.copy_into(&merged)?;
+            merged.sync()?;
+            durable::move_in(&fresh, &self.whole())
+        };
+        durable::or_remove(&fresh, merge())?;
         durable::write(&self.settling(), b"")?;
         kept.snapshot.state = SnapshotState::Completed;
         kept.completion = Some(completion);

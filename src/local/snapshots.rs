@@ -159,9 +159,9 @@ fn start(here: &LocalPlace, new: &NewSnapshot, token: &Token) -> std::result::Re
     };
     // From reading the parent's map until the new one is in place, none of its blocks may go.
     let _writing = here.store.writing()?;
-    let staged = SnapshotFolder::at(durable::stage(&here.snapshots())?);
-    staged.fill(&kept, parent.as_ref())?;
-    durable::move_in(staged.path(), folder.path())?;
+    durable::place(folder.path(), |staged| {
+        SnapshotFolder::at(staged.to_owned()).fill(&kept, parent.as_ref())
+    })?;
     Ok(id)
 }
 

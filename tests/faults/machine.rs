@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bakehouse::local::Collected;
 use rustix::mount::{MountFlags, mount, mount_remount};
 
 use super::run::{bake, continued, stopped};
-use super::state::{State, assert_sound, delete, images, sweep};
+use super::state::{State, assert_sound, delete, garbage, images, sweep};
 use crate::yard::small::METHODS;
 use crate::yard::{Said, Yard, foreign};
 
@@ -129,6 +130,7 @@ fn a_store_that_fills_up_fails_the_bake_and_damages_nothing() {
             // Also while it is full, what is there is read and verified.
             assert_sound(&yard);
             fs::remove_file(filler).unwrap();
+            assert_eq!(garbage(&yard), Collected::default(), "{method} full at call {call}");
             failed_for_room(&yard, said, &before, &format!("{method} full at call {call}"));
         }
         yard.bake(method, &[]).ok();

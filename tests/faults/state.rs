@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bakehouse::cloud::{Cloud, Clouds, ImageQuery, Tags, tag};
 use bakehouse::host::stop::Stop;
-use bakehouse::local::LocalClouds;
+use bakehouse::local::{Collected, LocalClouds};
 
 use crate::yard::{Said, Yard, loops};
 
@@ -150,6 +150,11 @@ fn open(yard: &Yard) -> LocalClouds {
 
 fn collect(yard: &Yard) {
     block_on(open(yard).store().collect_garbage()).unwrap();
+}
+
+/// What of a store only a sweep would take away, and no error tells of.
+pub fn garbage(yard: &Yard) -> Collected {
+    block_on(open(yard).store().find_garbage()).unwrap()
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
