@@ -6,7 +6,7 @@ use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
-use bakehouse::acceptance::{Requirement, enabled, find_answer, junit, stage, static_checks, tail};
+use bakehouse::acceptance::{Boot, Requirement, enabled, find_answer, junit, stage, static_checks, tail};
 use bakehouse::cloud::{
     BlockIndex, BlockToken, Cloud, Clouds, Digest, NewSnapshot, PageToken, SnapshotId, SnapshotQuery, Tags,
     Token,
@@ -23,9 +23,13 @@ use bakehouse::host::glob;
 use bakehouse::host::root_dir::RootDir;
 use bakehouse::host::stop::Stop;
 use bakehouse::image::Record;
+use bakehouse::ledger::Ledger;
 use bakehouse::local::{LocalClouds, metadata};
+use bakehouse::method::keep;
 use bakehouse::provision::{PackageFormat, RootFacts, installed};
 use bakehouse::recipe::{self, Check, FileCheck, LoadOptions, Size, Span};
+use bakehouse::stage::StageToken;
+use base64::Engine;
 use tempfile::TempDir;
 
 /// A reader, by the name of the folder of its seeds.
@@ -44,7 +48,7 @@ const fn with_programs(name: &'static str, run: fn(&[u8])) -> Target {
     Target { name, run, runs_programs: true }
 }
 
-pub const TARGETS: [Target; 29] = [
+pub const TARGETS: [Target; 32] = [
     pure("recipe", read_recipe),
     pure("record", read_record),
     pure("block-map", read_block_map),
@@ -74,6 +78,9 @@ pub const TARGETS: [Target; 29] = [
     pure("metadata-request", answer_metadata),
     pure("snapshot-json", |data| read_store("snapshot.json", data)),
     pure("snapshot-map", |data| read_store("blocks.map", data)),
+    pure("stage-token", read_stage_token),
+    pure("ledger", read_ledger),
+    pure("kept-root", read_kept_root),
 ];
 
 /// A folder in memory that lasts as long as its thread.
@@ -373,5 +380,41 @@ fn read_store(file: &str, data: &[u8]) {
             let _ = snapshots.list_blocks(id, Some(&PageToken(text.clone()))).await;
             let _ = snapshots.get_block(id, BlockIndex(0), &BlockToken(text)).await;
         });
+    });
+}
+
+/// As it is, and as what a token says, with the digest that belongs to it: a token is not signed.
+fn read_stage_token(data: &[u8]) {
+    let _ = StageToken::parse(&String::from_utf8_lossy(data));
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(data);
+    let sum = Digest::of(claims.as_bytes()).hex();
+    let text = format!("bakehouse-1.{claims}.{}", &sum[..16]);
+    match StageToken::parse(&text) {
+        Ok(token) => {
+            if let Ok(claims) = token.claims::<Boot>("test") {
+                assert_eq!(StageToken::of(&claims).unwrap().claims::<Boot>("test").unwrap(), claims);
+            }
+        }
+        Err(error) => assert!(text.len() > StageToken::LONGEST, "{error}"),
+    }
+}
+
+/// What was read is there again when it is read again, after what a kill tore off.
+fn read_ledger(data: &[u8]) {
+    with_file(nothing, "ledger.jsonl", data, |dir| {
+        let path = dir.join("ledger.jsonl");
+        if let Ok(Some(ledger)) = Ledger::open(&path) {
+            let _ = (ledger.image(), ledger.is_settled());
+            let again = Ledger::open(&path).unwrap().unwrap();
+            assert_eq!((again.header(), again.entries()), (ledger.header(), ledger.entries()));
+        }
+    });
+}
+
+/// Nobody holds it, so that none is found.
+fn read_kept_root(data: &[u8]) {
+    const BAKE: &str = "bake-0123456789ab";
+    with_file(nothing, &format!("{BAKE}/kept.json"), data, |dir| {
+        assert!(!keep::find(dir, BAKE).unwrap_err().to_string().is_empty());
     });
 }

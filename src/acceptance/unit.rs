@@ -148,7 +148,7 @@ fn leads_to(root: &RootDir, path: &str, unit: &str) -> io::Result<bool> {
 /// A service that has only a script in /etc/init.d starts where a runlevel links to it.
 fn sysv(root: &RootDir, name: &str) -> io::Result<Enabled> {
     let name = name.strip_suffix(".service").unwrap_or(name);
-    if root.symlink_metadata(&format!("/etc/init.d/{name}")).is_err() {
+    if root.symlink_metadata(format!("/etc/init.d/{name}")).is_err() {
         return Ok(Enabled::Missing);
     }
     for level in 2..=5 {

@@ -483,7 +483,7 @@ fn shown(tail: &[String]) -> String {
 }
 
 /// Which Debian package brings a program.
-const HINTS: [(&str, &str); 26] = [
+const HINTS: [(&str, &str); 31] = [
     ("mmdebstrap", "mmdebstrap"),
     ("sfdisk", "fdisk"),
     ("blkid", "util-linux"),
@@ -492,18 +492,23 @@ const HINTS: [(&str, &str); 26] = [
     ("prlimit", "util-linux"),
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
     ("setsid", "util-linux"),
+    ("mount", "mount"),
     ("mke2fs", "e2fsprogs"),
     ("resize2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
     ("tune2fs", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("xfs_growfs", "xfsprogs"),
+    ("xfs_spaceman", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("btrfs", "btrfs-progs"),
     ("grub-mkimage", "grub-common"),
+    ("fsck.fat", "dosfstools"),
     ("mformat", "mtools"),
     ("mcopy", "mtools"),
+    ("mdir", "mtools"),
     ("mmd", "mtools"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("qemu-img", "qemu-utils"),

@@ -2,6 +2,7 @@
 //! one, within one folder; hidden names must be named by their dot, as in a shell.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use wildmatch::WildMatch;
 
@@ -11,26 +12,36 @@ use super::root_dir::RootDir;
 const MOST: usize = 100_000;
 
 /// The paths below `dir` that fit, sorted, each with a leading `/`. A last link is listed, not followed. One without
-/// wildcards is listed if it is there.
+/// wildcards is listed if it is there. In a name that is not UTF-8, what is not is replaced.
 ///
 /// # Errors
 /// The kernel's, but for folders that are not there: nothing fits in those.
 pub fn expand(dir: &RootDir, pattern: &str) -> io::Result<Vec<String>> {
-    let mut found = vec![String::new()];
+    let paths = expand_bytes(dir, pattern)?;
+    Ok(paths.into_iter().map(|path| path.to_string_lossy().into_owned()).collect())
+}
+
+/// As [`expand`], with the names as they are: for who must not leave one out.
+///
+/// # Errors
+/// As [`expand`].
+pub fn expand_bytes(dir: &RootDir, pattern: &str) -> io::Result<Vec<PathBuf>> {
+    let top = Path::new("/");
+    let mut found = vec![top.to_owned()];
     let parts = pattern.split('/').filter(|part| !part.is_empty() && *part != ".");
     for part in parts {
         let mut next = Vec::new();
         for folder in found {
             if part.contains(['*', '?']) {
-                let names = match dir.list(if folder.is_empty() { "/" } else { &folder }) {
+                let names = match dir.list_bytes(&folder) {
                     Ok(names) => names,
                     Err(error) if is_absent(&error) => continue,
                     Err(error) => return Err(error),
                 };
-                let fits = names.into_iter().filter(|name| fits(part, name));
-                next.extend(fits.map(|name| format!("{folder}/{name}")));
+                let fits = names.into_iter().filter(|name| fits(part, &name.to_string_lossy()));
+                next.extend(fits.map(|name| folder.join(name)));
             } else {
-                let path = format!("{folder}/{part}");
+                let path = folder.join(part);
                 match dir.symlink_metadata(&path) {
                     Ok(_) => next.push(path),
                     Err(error) if is_absent(&error) => {}
@@ -46,7 +57,7 @@ pub fn expand(dir: &RootDir, pattern: &str) -> io::Result<Vec<String>> {
         }
         found = next;
     }
-    found.retain(|path| !path.is_empty());
+    found.retain(|path| path != top);
     Ok(found)
 }
 

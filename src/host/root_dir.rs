@@ -1,10 +1,11 @@
 //! A folder that is the root of another system. Every path is resolved inside it by the kernel (`openat2` with
 //! `RESOLVE_IN_ROOT`): `..` and symbolic links, absolute ones too, cannot lead out, whoever changes them meanwhile.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, ResolveFlags, Uid};
@@ -46,8 +47,13 @@ impl RootDir {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn open_at(&self, path: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-        let relative = if path.trim_matches('/').is_empty() { "." } else { path.trim_start_matches('/') };
+    pub fn open_at(&self, path: impl AsRef<Path>, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        let path = path.as_ref();
+        let bytes = path.as_os_str().as_bytes();
+        let relative = match bytes.iter().position(|byte| *byte != b'/') {
+            Some(start) => &bytes[start..],
+            None => b".",
+        };
         // The kernel asks to try again where a rename raced with the look-up.
         for _ in 0..16 {
             match rustix::fs::openat2(
@@ -61,21 +67,30 @@ impl RootDir {
                 other => return Ok(other?),
             }
         }
-        Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{path} keeps changing")))
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{} keeps changing", path.display())))
     }
 
     /// The folder that holds `path`, and `path`'s own name: for calls that must not follow a last link.
     ///
     /// # Errors
     /// Where the folder is not there, or `path` ends in `..`.
-    pub fn parent(&self, path: &str) -> io::Result<(OwnedFd, String)> {
-        let path = path.trim_end_matches('/');
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        if name.is_empty() || name == "." || name == ".." {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{path}` names no file")));
+    pub fn parent(&self, path: impl AsRef<Path>) -> io::Result<(OwnedFd, OsString)> {
+        let path = path.as_ref();
+        // Not as `Path` has it, to which `a/.` names `a`.
+        let bytes = path.as_os_str().as_bytes();
+        let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
+        let bytes = &bytes[..end];
+        let (folder, name) = match bytes.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&bytes[..at], &bytes[at + 1..]),
+            None => (&b""[..], bytes),
+        };
+        if matches!(name, b"" | b"." | b"..") {
+            let why = format!("`{}` names no file", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        let folder = self.open_at(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
-        Ok((folder, name.to_owned()))
+        let folder =
+            self.open_at(OsStr::from_bytes(folder), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+        Ok((folder, OsStr::from_bytes(name).to_owned()))
     }
 
     /// What is there, links followed inside the root.
@@ -90,7 +105,7 @@ impl RootDir {
     ///
     /// # Errors
     /// The kernel's; `NotFound` where there is nothing.
-    pub fn symlink_metadata(&self, path: &str) -> io::Result<Metadata> {
+    pub fn symlink_metadata(&self, path: impl AsRef<Path>) -> io::Result<Metadata> {
         File::from(self.open_at(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?).metadata()
     }
 
@@ -137,17 +152,27 @@ impl RootDir {
         Ok(String::from_utf8_lossy(&self.read(path)?).into_owned())
     }
 
-    /// The names in a folder, sorted.
+    /// The names in a folder, sorted. In one that is not UTF-8, what is not is replaced: no file has the name that is
+    /// told then.
     ///
     /// # Errors
     /// The kernel's.
     pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        let names = self.list_bytes(path)?;
+        Ok(names.into_iter().map(|name| name.to_string_lossy().into_owned()).collect())
+    }
+
+    /// The names in a folder as they are, sorted: for who must not leave one out.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn list_bytes(&self, path: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
         let dir = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK, Mode::empty())?;
         let mut names = Vec::new();
         for entry in Dir::read_from(&dir)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name != "." && name != ".." {
-                names.push(name);
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
             }
         }
         names.sort();
@@ -199,7 +224,9 @@ impl RootDir {
         owner: Option<(u32, u32)>,
     ) -> io::Result<()> {
         let (folder, name) = self.parent(path)?;
-        let beside = format!(".{name}.bakehouse-{}", std::process::id());
+        let mut beside = OsString::from(".");
+        beside.push(&name);
+        beside.push(format!(".bakehouse-{}", std::process::id()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let written = (|| {
             let mut file =
@@ -249,14 +276,15 @@ impl RootDir {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn remove(&self, path: &str) -> io::Result<bool> {
+    pub fn remove(&self, path: impl AsRef<Path>) -> io::Result<bool> {
+        let path = path.as_ref();
         match self.symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
             Ok(found) => {
                 let (folder, name) = self.parent(path)?;
                 if found.is_dir() {
-                    remove_tree(&folder, &CString::new(name)?)?;
+                    remove_tree(&folder, &CString::new(name.into_vec())?)?;
                 } else {
                     rustix::fs::unlinkat(&folder, &*name, AtFlags::empty())?;
                 }
@@ -270,7 +298,7 @@ impl RootDir {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn remove_content(&self, path: &str) -> io::Result<usize> {
+    pub fn remove_content(&self, path: impl AsRef<Path>) -> io::Result<usize> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         match self.open_at(path, flags, Mode::empty()) {
             Ok(dir) => empty(&dir),

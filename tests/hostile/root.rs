@@ -240,6 +240,13 @@ fn odd_names_and_sizes_are_no_matter_or_an_error() {
             fs::write(top.join(folder).join(name), "x").unwrap();
         }
     }
+    // What a log holds, or what the recipe wants gone, may be a secret, whatever it and its folder are called.
+    let odd = std::ffi::OsStr::from_bytes(b"\xfe");
+    let secrets = [log.join(odd).join(odd), top.join("home").join(odd).join(odd)];
+    for secret in &secrets {
+        fs::create_dir_all(secret.parent().unwrap()).unwrap();
+        fs::write(secret, "secret").unwrap();
+    }
     fs::create_dir_all(top.join("tmp/many")).unwrap();
     for number in 0..20_000 {
         File::create(top.join(format!("tmp/many/{number}"))).unwrap();
@@ -259,6 +266,8 @@ fn odd_names_and_sizes_are_no_matter_or_an_error() {
         assert_eq!(fs::read_dir(here.join("tmp")).unwrap().count(), 0);
         assert_eq!(fs::metadata(here.join("var/log/lastlog")).unwrap().len(), 0);
         assert_eq!(fs::metadata(here.join("var/log/a\nb")).unwrap().len(), 0);
+        assert_eq!(fs::metadata(&secrets[0]).unwrap().len(), 0);
+        assert!(!secrets[1].exists());
     });
     assert_eq!(state(&outside), before);
 }

@@ -5,7 +5,7 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 
-use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use rustix::thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities};
 
 /// The first descriptor that is no stream.
 const FIRST: libc::c_uint = 3;
@@ -47,12 +47,19 @@ impl Apart {
             rustix::process::setsid()?;
         }
         if self.machine {
+            let own = capabilities(None)?;
+            let mut sets = own;
             for capability in OF_THE_MACHINE {
+                // What is inheritable, as in containers of some engines, root gets by exec whatever the bound.
+                sets.inheritable.remove(capability);
                 match remove_capability_from_bounding_set(capability) {
                     // A kernel that does not know one, and a process that may not give any away: it has none either.
                     Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => {}
                     Err(error) => return Err(error.into()),
                 }
+            }
+            if sets != own {
+                set_capabilities(None, sets)?;
             }
         }
         Ok(())

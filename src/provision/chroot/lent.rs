@@ -27,7 +27,7 @@ impl Lent {
     /// Puts `content` at `path`, in place of what is there. What a bake that was killed had put aside counts as
     /// being there. Folders above it that are missing are made.
     pub(super) fn lend(root: &RootDir, path: &str, content: &[u8], mode: u32) -> Result<Self, RootError> {
-        let left_aside = root.symlink_metadata(&aside(path)).is_ok();
+        let left_aside = root.symlink_metadata(aside(path)).is_ok();
         let above = path.match_indices('/').skip(1).map(|(at, _)| &path[..at]);
         let folders: Vec<String> = above.filter(|folder| !root.exists(folder)).map(str::to_owned).collect();
         if let Some(last) = folders.last() {
@@ -68,7 +68,7 @@ impl Lent {
                 rename(root, &aside(path), path).map_err(failed)?;
             }
         } else if self.had {
-            root.remove(&aside(path)).map_err(failed)?;
+            root.remove(aside(path)).map_err(failed)?;
         }
         for folder in self.folders.iter().rev() {
             // A step may have put something into it, or taken it away.

@@ -138,7 +138,13 @@ async fn ask_rpm(
 fn of_rpm(error: ExecError) -> ExecError {
     let name = "rpm".to_owned();
     match error {
-        ExecError::Failed { code: NOT_THERE, .. } => ExecError::Missing { name },
+        ExecError::Failed { code: NOT_THERE, tail, .. } => {
+            let is_told = |program: &&str| {
+                tail.iter().any(|line| line.ends_with("not found") && line.contains(&format!(" {program}: ")))
+            };
+            let on_the_way = ["mount", "setpriv"].into_iter().find(is_told);
+            ExecError::Missing { name: on_the_way.map_or(name, str::to_owned) }
+        }
         ExecError::Failed { code, tail, .. } => ExecError::Failed { name, code, tail },
         ExecError::TimedOut { limit, tail, .. } => ExecError::TimedOut { name, limit, tail },
         other => other,
@@ -187,6 +193,18 @@ fn parse(lines: &str) -> Option<Vec<InstalledPackage>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_program_that_is_missing_is_named() {
+        for (line, missing) in [
+            ("prlimit: failed to execute rpm: No such file or directory", "rpm"),
+            ("sh: 1: exec: setpriv: not found", "setpriv"),
+            ("sh: line 1: mount: command not found", "mount"),
+        ] {
+            let failed = ExecError::Failed { name: "unshare".into(), code: 127, tail: vec![line.into()] };
+            assert!(matches!(of_rpm(failed), ExecError::Missing { name } if name == missing), "{line}");
+        }
+    }
 
     #[test]
     fn a_line_that_is_no_package_is_seen() {

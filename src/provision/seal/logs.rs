@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -11,18 +12,21 @@ use crate::host::root_dir::RootDir;
 
 pub(super) fn clear(root: &RootDir, folder: &str, done: &mut Vec<Sealed>) -> Result<(), SealError> {
     // A list and no recursion: how deep folders lie is the root's choice.
-    let mut folders = vec![folder.to_owned()];
+    let mut folders = vec![PathBuf::from(folder)];
     while let Some(folder) = folders.pop() {
         let names = match root.symlink_metadata(&folder) {
-            Ok(found) if found.is_dir() => root.list(&folder),
+            Ok(found) if found.is_dir() => root.list_bytes(&folder),
             // A link leads to where no log of ours is, or out of the folder.
             _ => continue,
         };
-        for name in names.map_err(|source| SealError::file("list", &folder, source))? {
-            let path = format!("{folder}/{name}");
-            match clear_one(root, &path, &name)? {
+        let unlisted = |source| SealError::file("list", &folder.display().to_string(), source);
+        for name in names.map_err(unlisted)? {
+            let path = folder.join(&name);
+            match clear_one(root, &path, &name.to_string_lossy())? {
                 Found::Folder => folders.push(path),
-                Found::Cleared => done.push(Sealed { what: "logs".to_owned(), path }),
+                Found::Cleared => {
+                    done.push(Sealed { what: "logs".to_owned(), path: path.display().to_string() });
+                }
                 Found::Nothing => {}
             }
         }
@@ -37,22 +41,18 @@ enum Found {
     Nothing,
 }
 
-fn clear_one(root: &RootDir, path: &str, name: &str) -> Result<Found, SealError> {
-    let found = match root.symlink_metadata(path) {
-        Ok(found) => found,
-        // A name that is not UTF-8 cannot be said here. No program of a distribution has such a log.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(source) => return Err(SealError::file("look at", path, source)),
-    };
-    let cleared = if found.is_dir() && path == "/var/log/journal" {
+fn clear_one(root: &RootDir, path: &Path, name: &str) -> Result<Found, SealError> {
+    let failed = |doing| move |source| SealError::file(doing, &path.display().to_string(), source);
+    let found = root.symlink_metadata(path).map_err(failed("look at"))?;
+    let cleared = if found.is_dir() && path == Path::new("/var/log/journal") {
         // Its subfolder is named after the machine id. The folder itself says that the journal is kept.
-        root.remove_content(path).map_err(|source| SealError::file("empty", path, source))? > 0
+        root.remove_content(path).map_err(failed("empty"))? > 0
     } else if found.is_dir() {
         return Ok(Found::Folder);
     } else if found.is_file() && is_rotated(name) {
-        root.remove(path).map_err(|source| SealError::file("remove", path, source))?
+        root.remove(path).map_err(failed("remove"))?
     } else if found.is_file() && found.len() > 0 {
-        truncate(root, path).map_err(|source| SealError::file("empty", path, source))?;
+        truncate(root, path).map_err(failed("empty"))?;
         true
     } else {
         false
@@ -60,7 +60,7 @@ fn clear_one(root: &RootDir, path: &str, name: &str) -> Result<Found, SealError>
     Ok(if cleared { Found::Cleared } else { Found::Nothing })
 }
 
-fn truncate(root: &RootDir, path: &str) -> io::Result<()> {
+fn truncate(root: &RootDir, path: &Path) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(root.open_at(path, flags, Mode::empty())?);
     if file.metadata()?.is_file() {

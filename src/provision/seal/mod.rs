@@ -113,16 +113,17 @@ fn remove(
     pattern: &str,
     done: &mut Vec<Sealed>,
 ) -> Result<(), SealError> {
-    let found = glob::expand(root, pattern).map_err(|source| SealError::file("look for", pattern, source))?;
-    for path in found {
-        let failed = |source| SealError::file("remove", &path, source);
+    let found = glob::expand_bytes(root, pattern);
+    for path in found.map_err(|source| SealError::file("look for", pattern, source))? {
+        let shown = path.display().to_string();
+        let failed = |source| SealError::file("remove", &shown, source);
         let removed = match kind {
             Kind::Whole => root.remove(&path).map_err(failed)?,
             Kind::Content => root.remove_content(&path).map_err(failed)? > 0,
             Kind::ContentBut(kept) => {
                 let mut any = false;
-                for name in glob::expand(root, &format!("{path}/*")).map_err(failed)? {
-                    if !kept.contains(&name.rsplit('/').next().unwrap_or_default()) {
+                for name in glob::expand_bytes(root, &format!("{shown}/*")).map_err(failed)? {
+                    if !kept.iter().any(|kept| name.ends_with(kept)) {
                         any |= root.remove(&name).map_err(failed)?;
                     }
                 }
@@ -130,7 +131,7 @@ fn remove(
             }
         };
         if removed {
-            done.push(Sealed { what: what.to_owned(), path });
+            done.push(Sealed { what: what.to_owned(), path: shown });
         }
     }
     Ok(())

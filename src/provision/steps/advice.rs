@@ -10,6 +10,10 @@ const HELD: &str = "; it is held at its version, or excluded by the image's own 
 const HELD_PATCH: &str = "; an update for security changes a package that is held at its version, or what that needs: \
                           `update: all` updates all others";
 
+const MACHINE: &str = "; the kernel, clock and network here are those of the machine that bakes, which a step cannot \
+                       change: write what an instance is to set when it boots, as files in /etc/sysctl.d, \
+                       /etc/modules-load.d, /etc/nftables.conf";
+
 /// `ENOSPC` as the C library tells it, and rpm, which looks at the room before it writes.
 const FULL: [&str; 2] = ["No space left on device", "more space on the"];
 /// As apt's methods tell it (methods/connect.cc), and libcurl, by which dnf and zypper fetch; a proxy's name that does
@@ -38,6 +42,27 @@ const KEPT: [&str; 3] = [
 ];
 /// zypper on a patch that cannot be, which is all of an update for security or none of it.
 const PATCH: &str = ": do not install patch:";
+/// What sets the machine's kernel, clock or network, as it begins its lines: procps and busybox, kmod, iptables with either
+/// back end, nftables, iproute2, coreutils, util-linux.
+const SETTERS: [&str; 11] = [
+    "sysctl: ",
+    "modprobe: ",
+    "insmod: ",
+    "iptables",
+    "ip6tables",
+    "netlink: ",
+    "Operation not permitted (you must be root)",
+    "RTNETLINK answers: ",
+    "date: cannot set date",
+    "hwclock: ",
+    "settimeofday",
+];
+/// And how the kernel refuses it; the third is iptables' guess at the reason.
+const REFUSED: [&str; 4] =
+    ["Operation not permitted", "ermission denied", "you must be root", "Read-only file system"];
+/// A shell that writes a setting itself: dash, bash.
+const SETTINGS: [&str; 3] = [" /proc/sys/", " /proc/sysrq-trigger", " /sys/"];
+const NOT_WRITTEN: [&str; 2] = ["cannot create", "Read-only file system"];
 /// A name that nothing has: apt, dnf, yum 3, zypper.
 const UNKNOWN: [&str; 5] = [
     "E: Unable to locate package",
@@ -59,6 +84,11 @@ pub(super) fn on(tail: &[String]) -> &'static str {
         if tail.iter().any(|line| line.contains(PATCH)) { HELD_PATCH } else { HELD }
     } else if tail.iter().any(|line| begins(line, &UNKNOWN)) {
         NOT_FOUND
+    } else if tail.iter().any(|line| {
+        (begins(line, &SETTERS) && says(line, &REFUSED))
+            || (says(line, &SETTINGS) && says(line, &NOT_WRITTEN))
+    }) {
+        MACHINE
     } else {
         ""
     }
@@ -104,6 +134,23 @@ mod tests {
                 NO_NETWORK,
             ),
             (&["E: Failed to fetch http://a/b.deb  Connection timed out [IP: 192.0.2.1 80]"], NO_NETWORK),
+            (&["sysctl: setting key \"net.ipv4.ip_forward\": Read-only file system"], MACHINE),
+            (&["sysctl: permission denied on key \"net.ipv4.ip_forward\""], MACHINE),
+            (&["sh: 1: cannot create /proc/sys/vm/swappiness: Read-only file system"], MACHINE),
+            (&["bash: line 1: /sys/block/a: Read-only file system"], MACHINE),
+            (&["modprobe: ERROR: could not insert 'wireguard': Operation not permitted"], MACHINE),
+            (
+                &[
+                    "iptables v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)",
+                ],
+                MACHINE,
+            ),
+            (&["Operation not permitted (you must be root)"], MACHINE),
+            (&["RTNETLINK answers: Operation not permitted"], MACHINE),
+            (&["date: cannot set date: Operation not permitted", "Thu Jan  1 00:00:00 UTC 1970"], MACHINE),
+            (&["sysctl: cannot stat /proc/sys/net/none: No such file or directory"], ""),
+            (&["cat: /root/a: Permission denied"], ""),
+            (&["cp: cannot create regular file '/opt/sys/a': Not a directory"], ""),
             // Not apt's.
             (&["curl: (6) Could not resolve host: example.org"], ""),
             (&["E: Unable to locate package no-such-package"], NOT_FOUND),
