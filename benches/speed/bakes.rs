@@ -29,8 +29,6 @@ const GROWTH: f64 = 1.1;
 const LOOK: Duration = Duration::from_millis(5);
 /// Runs of each child; the middle one counts, since other programs of the machine are in the way now and then.
 const RUNS: usize = 3;
-/// By so much two runs of one bake differ where nothing else runs, mostly in when the kernel writes to the disk.
-const NOISE: f64 = 1.1;
 
 /// A store, a work folder and recipes.
 pub struct Yard<'a> {
@@ -74,7 +72,7 @@ impl Yard<'_> {
             format!("large / small base, for {times:.1} times the bytes in use"),
             large.besides / small.besides,
             "x",
-            Limit::AtMost(times * NOISE),
+            Limit::AtMost(times),
         );
         table.row(
             "direct bake besides provisioning, large base: as on the small one, in proportion",

@@ -2,13 +2,20 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 
 use super::Disk;
+
+/// Bytes that the kernel is asked to begin writing at once.
+const WRITE_BACK: u64 = 64 << 20;
+/// A disk with no more data than this is best not written at all: it is deleted before the kernel would do so.
+const WRITTEN_LATE: u64 = 1 << 30;
 
 /// An open disk file. Reads and writes carry their offset, so that one is shared by many threads.
 #[derive(Debug)]
@@ -16,6 +23,8 @@ pub struct SparseDisk {
     file: File,
     path: PathBuf,
     size: u64,
+    /// Bytes that were written through this descriptor.
+    written: AtomicU64,
 }
 
 impl SparseDisk {
@@ -27,7 +36,7 @@ impl SparseDisk {
         let at = |source| SparseError::new("make", path, source);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(at)?;
         file.set_len(bytes).map_err(at)?;
-        Ok(Self { file, path: path.to_owned(), size: bytes })
+        Ok(Self { file, path: path.to_owned(), size: bytes, written: AtomicU64::new(0) })
     }
 
     /// Opens one for reading and writing.
@@ -59,7 +68,7 @@ impl SparseDisk {
         if !found.is_file() {
             return Err(SparseError::NotAFile { path: path.to_owned() });
         }
-        Ok(Self { file, path: path.to_owned(), size: found.len() })
+        Ok(Self { file, path: path.to_owned(), size: found.len(), written: AtomicU64::new(0) })
     }
 
     #[must_use]
@@ -87,7 +96,11 @@ impl SparseDisk {
     /// The kernel's; `InvalidInput` beyond the disk's end.
     pub fn write_at(&self, from: &[u8], offset: u64) -> io::Result<()> {
         match offset.checked_add(from.len() as u64) {
-            Some(end) if end <= self.size => self.file.write_all_at(from, offset),
+            Some(end) if end <= self.size => {
+                self.file.write_all_at(from, offset)?;
+                self.write_back(from.len() as u64, end);
+                Ok(())
+            }
             _ => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
@@ -96,6 +109,18 @@ impl SparseDisk {
                     self.size
                 ),
             )),
+        }
+    }
+
+    /// Has the kernel begin with writing to the disk what was just written: it would wait until a tenth of the memory is
+    /// full of it, and then make a large disk's writer wait.
+    fn write_back(&self, bytes: u64, end: u64) {
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        let after = before + bytes;
+        if after > WRITTEN_LATE && before / WRITE_BACK != after / WRITE_BACK {
+            // Advice: where it is not taken, all is as without it.
+            let begin = end.saturating_sub(WRITE_BACK);
+            let _ = fadvise(&self.file, begin, NonZeroU64::new(end - begin), Advice::DontNeed);
         }
     }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::{Bench, WorkDir, WorkError};
+use super::{Bench, WorkDir, WorkError, work};
 use crate::host::clock::{self, whole_seconds};
 use crate::host::exec::{Cmd, ExecError};
 use crate::host::file;
@@ -113,8 +113,7 @@ pub async fn hold_until(work: &Path, seconds: u64) -> io::Result<()> {
             }
         }
     }
-    namespace::clear_mounts_below(work)?;
-    std::fs::remove_dir_all(work)
+    work::remove(work)
 }
 
 /// The kept root of a bake.
@@ -172,7 +171,7 @@ impl Kept {
 /// [`KeepError`]
 pub fn drop_root(base: &Path, bake: &str) -> Result<(), KeepError> {
     let kept = find(base, bake)?;
-    end(&kept, base, Signal::TERM, || !base.join(bake).exists())
+    end(&kept, base, Signal::TERM, || !is_held(base, bake))
 }
 
 /// Ends the keeping of a root and leaves its disk to the caller, who goes on with it.

@@ -151,8 +151,9 @@ fn free(path: &Path) -> io::Result<u64> {
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
-/// Goes on past what cannot be removed: the disk is the largest, and whatever stays stays for another reason.
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes a work folder as [`WorkDir::close`] does. Goes on past what cannot be removed: the disk is the largest, and
+/// whatever stays stays for another reason.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     // A tool that was killed may have left mounts; were one still there, its content would be removed with the folder.
     namespace::clear_mounts_below(path)?;
     let entries = match std::fs::read_dir(path) {

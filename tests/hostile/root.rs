@@ -13,15 +13,13 @@ use bakehouse::disk::boot_check::check;
 use bakehouse::disk::layout::Layout;
 use bakehouse::host::root_dir::RootDir;
 use bakehouse::host::stop::Stop;
-use bakehouse::provision::{
-    ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity, SealOptions, installed, seal, set_up_cloud,
-};
+use bakehouse::provision::{ChrootOptions, ChrootRoot, SealOptions, installed, seal, set_up_cloud};
 use bakehouse::recipe::Check;
 use bakehouse::report::Reporter;
 use serde_json::json;
 
 use crate::gate;
-use crate::provision::roots::Recipe;
+use crate::provision::roots::{Recipe, disk_identity};
 
 /// Every path of a root that is read or written by name.
 const PATHS: [&str; 38] = [
@@ -124,27 +122,12 @@ fn state(of: &Path) -> Vec<String> {
     all
 }
 
-fn identity() -> DiskIdentity {
-    DiskIdentity {
-        root: FileSystemIdentity {
-            kind: "ext4".into(),
-            uuid: "aaaa-1111".into(),
-            label: None,
-            partuuid: None,
-            partition: 1,
-            device: None,
-        },
-        boot: None,
-        partmap: "gpt".into(),
-    }
-}
-
 /// All that a bake and a test do to a root without running a program of it. Each part may refuse.
 async fn everything(top: &Path, path: &str) {
     let root = RootDir::open(top).unwrap();
     let stop = Stop::never();
     let mut options = ChrootOptions::new(top);
-    options.disk = Some(identity());
+    options.disk = Some(disk_identity());
     if let Ok(entered) = ChrootRoot::enter(options).await {
         let recipe = Recipe::new();
         recipe.write("a", "ours\n");

@@ -4,12 +4,10 @@ use std::path::Path;
 
 use bakehouse::host::exec::Cmd;
 use bakehouse::host::stop::Stop;
-use bakehouse::provision::{
-    ChrootOptions, ChrootRoot, DiskIdentity, EspAccess, FileSystemIdentity, Root, installed,
-};
+use bakehouse::provision::{ChrootOptions, ChrootRoot, EspAccess, Root, installed};
 use serde_json::json;
 
-use super::roots::{Recipe, chain, debian, enter, sh};
+use super::roots::{Recipe, chain, debian, disk_identity, enter, sh};
 use crate::gate;
 
 /// Builds a package with the given control fields besides the usual, files, and script to run after unpacking.
@@ -193,18 +191,7 @@ async fn the_stand_in_for_grub_probe_outlives_an_update_of_its_package() {
         .await;
     }
     let mut options = ChrootOptions::new(dir.path());
-    options.disk = Some(DiskIdentity {
-        root: FileSystemIdentity {
-            kind: "ext4".into(),
-            uuid: "aaaa-1111".into(),
-            label: None,
-            partuuid: None,
-            partition: 1,
-            device: None,
-        },
-        boot: None,
-        partmap: "gpt".into(),
-    });
+    options.disk = Some(disk_identity());
     for version in ["1", "2"] {
         let root = ChrootRoot::enter(options.clone()).await.unwrap();
         let name = format!("grub-common_{version}_all.deb");

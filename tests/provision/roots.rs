@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use bakehouse::host::exec::{Cmd, Exit};
 use bakehouse::host::stop::Stop;
 use bakehouse::provision::{
-    ChrootOptions, ChrootRoot, Root, RootCommand, StepContext, StepFailed, StepTiming, run_steps,
+    ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity, Root, RootCommand, StepContext, StepFailed,
+    StepTiming, run_steps,
 };
 use bakehouse::recipe::Step;
 use bakehouse::report::{Event, Sink};
@@ -195,6 +196,22 @@ impl Recipe {
 }
 
 /// An error with all that is behind it, as a person sees it.
+/// A disk whose root is an ext4 in the first partition of a GPT.
+pub fn disk_identity() -> DiskIdentity {
+    DiskIdentity {
+        root: FileSystemIdentity {
+            kind: "ext4".into(),
+            uuid: "aaaa-1111".into(),
+            label: None,
+            partuuid: None,
+            partition: 1,
+            device: None,
+        },
+        boot: None,
+        partmap: "gpt".into(),
+    }
+}
+
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
