@@ -131,9 +131,17 @@ async fn would_clear(orphan: Orphan, report: &mut Report, session: &Session) {
             report.keep(orphan.path().display(), why);
         }
         Ok(Some(ledger)) => {
-            for undo in ledger.would_unwind(&*session.clouds, clock::wall()).await {
-                report.undo(&undo);
+            let undone = ledger.would_unwind(&*session.clouds, clock::wall()).await;
+            for undo in &undone {
+                report.undo(undo);
                 undo.add_stuck(&mut report.left);
+            }
+            // A folder of nothing but a ledger goes when that is settled.
+            let settled =
+                undone.iter().all(|undo| matches!(undo.end, End::Removed | End::Absent | End::Kept(_)));
+            let path = orphan.path().display().to_string();
+            if settled && !report.removed.contains(&path) {
+                report.removed.push(path);
             }
         }
         Ok(None) => {}
@@ -175,7 +183,8 @@ async fn in_place(report: &mut Report, session: &Session, cloud: &Cloud) {
             Why::NotYet(_) => {
                 // A ledger that was left on this host may have it already.
                 let told = format!("{} {id}", id.kind());
-                if !report.removed.iter().any(|line| line.starts_with(&told)) {
+                let kept = report.kept.iter().map(|kept| &kept.what);
+                if !report.removed.iter().chain(kept).any(|line| line.starts_with(&told)) {
                     report.keep(told, why);
                 }
             }

@@ -125,6 +125,10 @@ async fn the_verb_clears_work_folders_that_are_nobodys_with_what_their_ledgers_n
     let ledger = Ledger::begin(&left.join("ledger.jsonl"), header(&bakery.clouds.name())).unwrap();
     let snapshot = bakery.start(&ledger, "root snapshot", false).await.unwrap();
     drop(ledger);
+    // All that was left to do was to delete something.
+    let emptied = folder("bake-00000000000d");
+    drop(Ledger::begin(&emptied.join("ledger.jsonl"), header(&bakery.clouds.name())).unwrap());
+    std::fs::remove_file(emptied.join("disk.raw")).unwrap();
     let elsewhere = folder("bake-00000000000b");
     drop(Ledger::begin(&elsewhere.join("ledger.jsonl"), header("local /nowhere")).unwrap());
     let photos = folder("photos");
@@ -136,7 +140,9 @@ async fn the_verb_clears_work_folders_that_are_nobodys_with_what_their_ledgers_n
     let real = removed(&swept(&bakery, &[]));
     for said in [&dry, &real] {
         assert!(said.iter().any(|line| line.contains(snapshot.as_str())), "{said:?}");
-        assert!(said.iter().any(|line| Path::new(line) == left), "{said:?}");
+        for folder in [&left, &emptied] {
+            assert!(said.iter().any(|line| Path::new(line) == folder), "{said:?}");
+        }
         assert!(!said.iter().any(|line| line.contains("0000c") || line.contains("photos")), "{said:?}");
     }
     assert!(bakery.snapshots().await.is_empty());
