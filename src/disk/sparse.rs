@@ -24,7 +24,7 @@ pub struct SparseDisk {
     path: PathBuf,
     size: u64,
     /// Bytes that were written through this descriptor.
-    written: AtomicU64,
+    bytes_written: AtomicU64,
 }
 
 impl SparseDisk {
@@ -36,7 +36,7 @@ impl SparseDisk {
         let at = |source| SparseError::new("make", path, source);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(at)?;
         file.set_len(bytes).map_err(at)?;
-        Ok(Self { file, path: path.to_owned(), size: bytes, written: AtomicU64::new(0) })
+        Ok(Self { file, path: path.to_owned(), size: bytes, bytes_written: AtomicU64::new(0) })
     }
 
     /// Opens one for reading and writing.
@@ -68,7 +68,7 @@ impl SparseDisk {
         if !found.is_file() {
             return Err(SparseError::NotAFile { path: path.to_owned() });
         }
-        Ok(Self { file, path: path.to_owned(), size: found.len(), written: AtomicU64::new(0) })
+        Ok(Self { file, path: path.to_owned(), size: found.len(), bytes_written: AtomicU64::new(0) })
     }
 
     #[must_use]
@@ -115,7 +115,7 @@ impl SparseDisk {
     /// Has the kernel begin with writing to the disk what was just written: it would wait until a tenth of the memory is
     /// full of it, and then make a large disk's writer wait.
     fn write_back(&self, bytes: u64, end: u64) {
-        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.bytes_written.fetch_add(bytes, Ordering::Relaxed);
         let after = before + bytes;
         if after > WRITTEN_LATE && before / WRITE_BACK != after / WRITE_BACK {
             // Advice: where it is not taken, all is as without it.
