@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod local;
 pub mod method;
 pub mod plan;
+pub mod policy;
 pub mod provision;
 pub mod recipe;
 pub mod report;

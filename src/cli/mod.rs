@@ -12,6 +12,7 @@ mod keep_root;
 mod metadata;
 mod out_folder;
 mod plan;
+mod policy;
 mod session;
 mod shell;
 mod sweep;
@@ -50,6 +51,7 @@ enum Verb {
     Validate(validate::Args),
     Plan(plan::Args),
     Schema(schema::Args),
+    Policy(policy::Args),
     Bake(bake::Args),
     Test(test::Args),
     Images(images::Args),
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Verb::Validate(verb) => validate::run(&verb, &args.global),
         Verb::Plan(verb) => plan::run(&verb, &args.global),
         Verb::Schema(verb) => schema::run(&verb),
+        Verb::Policy(verb) => policy::run(&verb, &args.global),
         Verb::Bake(verb) => bake::run(&verb, &args.global),
         Verb::Test(verb) => test::run(&verb, &args.global),
         Verb::Images(verb) => images::run(&verb, &args.global),

@@ -109,16 +109,11 @@ impl Global {
         self.account.is_some() || self.region.is_some()
     }
 
-    /// The clouds that were asked for.
+    /// The region and the account that were asked for by name.
     ///
     /// # Errors
-    /// [`Failure`]
-    pub fn clouds(&self) -> anyhow::Result<LocalClouds> {
-        let Some(store) = &self.local else {
-            anyhow::bail!(Failure::Input(
-                "this build has no AWS cloud yet; add --local to work on the local one".to_owned(),
-            ));
-        };
+    /// [`Failure::Input`]
+    pub fn region_and_account(&self) -> anyhow::Result<(Option<Region>, Option<AccountId>)> {
         let account = match &self.account {
             Some(text) => Some(AccountId::parse(text).ok_or_else(|| {
                 Failure::Input(format!("--account: `{text}` is no account; one has twelve digits"))
@@ -131,6 +126,20 @@ impl Global {
             })?),
             None => None,
         };
+        Ok((region, account))
+    }
+
+    /// The clouds that were asked for.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub fn clouds(&self) -> anyhow::Result<LocalClouds> {
+        let Some(store) = &self.local else {
+            anyhow::bail!(Failure::Input(
+                "this build has no AWS cloud yet; add --local to work on the local one".to_owned(),
+            ));
+        };
+        let (region, account) = self.region_and_account()?;
         let folder = if store.is_empty() { default_store()? } else { PathBuf::from(store) };
         Ok(LocalClouds::open(&folder, account, region).map_err(|error| {
             let message = format!("--local: cannot open the store {}: {}", folder.display(), chain(&error));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What each folder of `src/` may name. Data flows from the recipe down to a registered image; the seam and the host
 /// are below all of it and know nothing of it. `cli` may name everything and is named by nothing.
-const MAY_NAME: [(&str, &[&str]); 13] = [
+const MAY_NAME: [(&str, &[&str]); 14] = [
     ("host", &[]),
     ("cloud", &["host"]),
     ("report", &["host"]),
@@ -15,6 +15,7 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
     ("local", &["cloud", "host"]),
     ("recipe", &["cloud", "host"]),
     ("plan", &["recipe", "cloud", "host"]),
+    ("policy", &["plan", "recipe", "cloud"]),
     ("disk", &["report", "cloud", "host"]),
     ("provision", &["recipe", "report", "host"]),
     ("method", &["plan", "disk", "provision", "recipe", "report", "ledger", "cloud", "host"]),

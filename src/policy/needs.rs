@@ -1,0 +1,178 @@
+//! What a recipe needs of a cloud: which parts of a bake it goes through, and what it names.
+
+use std::collections::BTreeSet;
+
+use crate::plan::facts::channel_parameter;
+use crate::recipe::{Encrypt, Recipe};
+
+/// What a policy is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// `plan` and `bake`.
+    Bake,
+    /// `test`.
+    Test,
+    /// `sweep`.
+    Sweep,
+    /// `snapshot upload`.
+    Upload,
+    /// `snapshot download`.
+    Download,
+    /// `ecr`: Bakehouse's own container image.
+    Registry,
+}
+
+/// Whose the base is, where the recipe does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BaseOwner {
+    /// This account's: its snapshot is read as it is.
+    Own,
+    /// Another account's: it is imported first, and the import is read.
+    Foreign,
+}
+
+/// One way that a bake, or another stage, takes through the calls of a cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Looks before a bake.
+    Look,
+    /// A parameter that names the base.
+    Parameter,
+    /// A base that Bakehouse baked is read.
+    ReadFamily,
+    /// A base of this account is read that Bakehouse did not bake.
+    ReadOwn,
+    /// The import of a foreign base is read, and made where there is none.
+    Import,
+    /// A snapshot's blocks are stored.
+    Store,
+    /// What was stored is registered.
+    Register,
+    /// An instance is launched, changed and made an image of.
+    Launch,
+    /// An instance is launched to be looked at.
+    Test,
+    /// What expired is found and deleted.
+    Sweep,
+    /// A key of the user's own encrypts.
+    Key,
+    /// A role of another account is taken.
+    Role,
+    Upload,
+    Download,
+    Registry,
+}
+
+/// What besides the recipe decides what is needed.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    pub stages: BTreeSet<Stage>,
+    /// Whose the base is; `None`: as far as the recipe tells, and both where it does not.
+    pub base: Option<BaseOwner>,
+    /// Keys besides the recipe's own: the base's, or the account's default.
+    pub keys: Vec<String>,
+    /// Repositories of the stage [`Stage::Registry`].
+    pub repositories: Vec<String>,
+}
+
+/// What is needed.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    pub parts: BTreeSet<Part>,
+    pub family: String,
+    pub base_family: Option<String>,
+    pub parameters: BTreeSet<String>,
+    pub keys: BTreeSet<String>,
+    pub roles: BTreeSet<String>,
+    pub profile_roles: BTreeSet<String>,
+    pub buckets: BTreeSet<String>,
+    pub repositories: BTreeSet<String>,
+    /// What could not be told by the recipe, and what was assumed.
+    pub notes: Vec<String>,
+}
+
+impl Needs {
+    /// Of the stages that a wish names. Those of a recipe need one.
+    #[must_use]
+    pub fn of(recipe: Option<&Recipe>, wish: &Wish) -> Self {
+        let mut needs = Self { keys: wish.keys.iter().cloned().collect(), ..Self::default() };
+        needs.repositories.extend(wish.repositories.iter().cloned());
+        for stage in &wish.stages {
+            let parts: &[Part] = match stage {
+                Stage::Bake => &[Part::Look],
+                Stage::Test => &[Part::Test],
+                Stage::Sweep => &[Part::Sweep],
+                Stage::Upload => &[Part::Upload],
+                Stage::Download => &[Part::Download],
+                Stage::Registry => &[Part::Registry],
+            };
+            needs.parts.extend(parts);
+        }
+        if let Some(recipe) = recipe {
+            needs.family.clone_from(&recipe.name);
+            if wish.stages.contains(&Stage::Bake) {
+                needs.bake(recipe, wish);
+            }
+            if let Some(Encrypt::Key(key)) = &recipe.disk.encrypt {
+                needs.keys.insert(key.clone());
+            }
+        }
+        if !needs.keys.is_empty() {
+            needs.parts.insert(Part::Key);
+        } else if wish.stages.iter().any(|stage| *stage != Stage::Registry) {
+            needs.notes.push(
+                "no key is named: where the base's snapshot, or the account's default, is encrypted with a key of your \
+                 own, add --key KEY (AWS's own aws/ebs needs nothing)"
+                    .to_owned(),
+            );
+        }
+        needs
+    }
+
+    fn bake(&mut self, recipe: &Recipe, wish: &Wish) {
+        let base = &recipe.base;
+        self.parts.extend([Part::Store, Part::Register]);
+        if let Some(parameter) = &base.parameter {
+            self.parts.insert(Part::Parameter);
+            self.parameters.insert(parameter.clone());
+        }
+        if let Some(family) = &base.family {
+            self.base_family = Some(family.clone());
+            if let Some(channel) = &base.channel {
+                self.parts.insert(Part::Parameter);
+                let all = recipe.architecture.all().iter();
+                self.parameters
+                    .extend(all.map(|architecture| channel_parameter(family, *architecture, channel)));
+            }
+            self.parts.insert(Part::ReadFamily);
+        }
+        if base.image.is_some() || base.newest.is_some() || base.parameter.is_some() {
+            match wish.base.or_else(|| told(recipe)) {
+                Some(BaseOwner::Own) => self.parts.extend([Part::ReadOwn]),
+                Some(BaseOwner::Foreign) => self.parts.extend([Part::Import]),
+                None => {
+                    self.parts.extend([Part::ReadOwn, Part::Import]);
+                    self.notes.push(
+                        "the recipe does not tell whose the base is, so this allows both to read any snapshot of this \
+                         account and to import a foreign image: --base own or --base foreign allows one of them"
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Whose the base is, as far as the recipe tells.
+fn told(recipe: &Recipe) -> Option<BaseOwner> {
+    if recipe.base.parameter.as_deref().is_some_and(|name| name.starts_with("/aws/service/")) {
+        return Some(BaseOwner::Foreign);
+    }
+    let owners = &recipe.base.newest.as_ref()?.owners;
+    match (owners.iter().any(|owner| owner == "self"), owners.len()) {
+        (true, 1) => Some(BaseOwner::Own),
+        // Twelve digits may be this account's own.
+        (false, _) if owners.iter().all(|owner| owner.starts_with("a")) => Some(BaseOwner::Foreign),
+        _ => None,
+    }
+}

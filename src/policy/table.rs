@@ -1,0 +1,332 @@
+//! Which action every call needs, on what, under which conditions, and where that is from. The one place to change when a
+//! stage makes another call: a test holds it against the calls that whole bakes make.
+//!
+//! Sources: SAR is AWS's Service Authorization Reference (the page of the service), EBS-P the page "Control access to EBS
+//! direct APIs using IAM", SDK the model of the operation. What is from memory says so, and is a row of
+//! docs/what-aws-has-seen.md.
+
+use super::needs::Part::{self, *};
+use super::{On, Only};
+
+/// How an action comes to be needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// By the call of its own name.
+    Call,
+    /// By calls of other names.
+    Calls(&'static [&'static str]),
+    /// By what AWS does in the course of these calls. It never shows among one's own.
+    Implied(&'static [&'static str]),
+}
+
+/// An action, by whom it is needed, and the source of that.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant {
+    pub action: &'static str,
+    pub parts: &'static [Part],
+    pub by: By,
+    pub source: &'static str,
+}
+
+/// Actions that share resources and conditions.
+#[derive(Clone, Copy, Debug)]
+pub struct Statement {
+    pub sid: &'static str,
+    pub on: On,
+    pub only: &'static [Only],
+    pub grants: &'static [Grant],
+}
+
+const fn call(action: &'static str, parts: &'static [Part], source: &'static str) -> Grant {
+    Grant { action, parts, by: By::Call, source }
+}
+
+const fn implied(
+    action: &'static str,
+    calls: &'static [&'static str],
+    parts: &'static [Part],
+    source: &'static str,
+) -> Grant {
+    Grant { action, parts, by: By::Implied(calls), source }
+}
+
+/// What pushes: docker or buildah, with the login that `bakehouse ecr` gives.
+const PUSH: &[&str] = &["docker push"];
+const PUSHING: &str = "Amazon ECR user guide, \"Required IAM permissions for pushing an image\"";
+const NO_RESOURCE: &str = "SAR, Amazon EC2: Describe and Get actions of this kind have no resource type";
+
+/// Calls that need no permission at all (SAR, AWS STS: "No permissions are required to perform this operation").
+pub const FREE: [&str; 1] = ["sts:GetCallerIdentity"];
+
+/// All of it. Statements of a stage that a recipe does not go through are left out.
+pub const STATEMENTS: &[Statement] = &[
+    Statement {
+        sid: "Look",
+        on: On::Everything,
+        only: &[],
+        grants: &[
+            call("ec2:DescribeImages", &[Look, Test, Sweep], NO_RESOURCE),
+            call("ec2:DescribeSnapshots", &[Look, Sweep, Upload, Download], NO_RESOURCE),
+            call("ec2:DescribeInstances", &[Test, Launch, Sweep], NO_RESOURCE),
+        ],
+    },
+    Statement {
+        sid: "ReadParameters",
+        on: On::Parameters,
+        only: &[],
+        grants: &[call("ssm:GetParameter", &[Parameter], "SAR, AWS Systems Manager: parameter*")],
+    },
+    // Whoever reads blocks takes the data, whatever CopySnapshot and CreateVolume are denied (EBS-P): so by tags, as far
+    // as the base's are known.
+    Statement {
+        sid: "ReadBaseFamily",
+        on: On::Snapshots,
+        only: &[Only::OfBaseFamily],
+        grants: &[
+            call(
+                "ebs:ListSnapshotBlocks",
+                &[ReadFamily],
+                "SAR, Amazon Elastic Block Store: snapshot*; EBS-P",
+            ),
+            call("ebs:GetSnapshotBlock", &[ReadFamily], "SAR, Amazon Elastic Block Store: snapshot*; EBS-P"),
+        ],
+    },
+    Statement {
+        sid: "ReadImports",
+        on: On::Snapshots,
+        only: &[Only::OfImports],
+        grants: &[
+            call("ebs:ListSnapshotBlocks", &[Import], "SAR, Amazon Elastic Block Store: snapshot*; EBS-P"),
+            call("ebs:GetSnapshotBlock", &[Import], "SAR, Amazon Elastic Block Store: snapshot*; EBS-P"),
+        ],
+    },
+    Statement {
+        sid: "ReadAnySnapshot",
+        on: On::Snapshots,
+        only: &[],
+        grants: &[
+            call(
+                "ebs:ListSnapshotBlocks",
+                &[ReadOwn, Download],
+                "SAR, Amazon Elastic Block Store: snapshot*; the base has no tag of ours",
+            ),
+            call(
+                "ebs:GetSnapshotBlock",
+                &[ReadOwn, Download],
+                "SAR, Amazon Elastic Block Store: snapshot*; the base has no tag of ours",
+            ),
+        ],
+    },
+    Statement {
+        sid: "StartSnapshot",
+        on: On::Snapshots,
+        only: &[Only::MakesOfFamily],
+        grants: &[
+            call("ebs:StartSnapshot", &[Store], "SAR, Amazon Elastic Block Store: snapshot*, aws:RequestTag"),
+            // Whether ec2:CreateAction names this call is not documented, so only the tags themselves bound it
+            // (IAM-CREATE-ACTION-EBS).
+            implied("ec2:CreateTags", &["ebs:StartSnapshot"], &[Store], "SDK, StartSnapshot: Tags; EBS-P"),
+        ],
+    },
+    Statement {
+        sid: "StoreBlocks",
+        on: On::Snapshots,
+        only: &[Only::OfFamily],
+        grants: &[
+            call(
+                "ebs:PutSnapshotBlock",
+                &[Store],
+                "SAR, Amazon Elastic Block Store: snapshot*, aws:ResourceTag",
+            ),
+            call(
+                "ebs:CompleteSnapshot",
+                &[Store],
+                "SAR, Amazon Elastic Block Store: snapshot*, aws:ResourceTag",
+            ),
+            // A sample of what was stored is read back.
+            call("ebs:ListSnapshotBlocks", &[Store], "SAR, Amazon Elastic Block Store: snapshot*; EBS-P"),
+            call("ebs:GetSnapshotBlock", &[Store], "SAR, Amazon Elastic Block Store: snapshot*; EBS-P"),
+            call("ec2:DeleteSnapshot", &[Store], "SAR, Amazon EC2: snapshot*, aws:ResourceTag"),
+        ],
+    },
+    // Imports: made once, never deleted by a bake. The source and the copy are resources of one call and of one form of
+    // ARN, and only the copy carries tags of the request, so no condition on those.
+    Statement {
+        sid: "Import",
+        on: On::ImagesAndSnapshots,
+        only: &[],
+        grants: &[call("ec2:CopyImage", &[Import], "SAR, Amazon EC2: image*, snapshot")],
+    },
+    Statement {
+        sid: "TagImports",
+        on: On::ImagesAndSnapshots,
+        only: &[Only::MakesImports, Only::TagsOf(&["CopyImage"])],
+        grants: &[implied(
+            "ec2:CreateTags",
+            &["ec2:CopyImage"],
+            &[Import],
+            "SDK, CopyImage: TagSpecifications; SAR, Amazon EC2: ec2:CreateAction",
+        )],
+    },
+    Statement {
+        sid: "StartUpload",
+        on: On::Snapshots,
+        only: &[Only::MakesOfBakes],
+        grants: &[
+            call(
+                "ebs:StartSnapshot",
+                &[Upload],
+                "SAR, Amazon Elastic Block Store: snapshot*, aws:RequestTag",
+            ),
+            implied("ec2:CreateTags", &["ebs:StartSnapshot"], &[Upload], "SDK, StartSnapshot: Tags; EBS-P"),
+        ],
+    },
+    Statement {
+        sid: "StoreUpload",
+        on: On::Snapshots,
+        only: &[Only::OfBakes],
+        grants: &[
+            call(
+                "ebs:PutSnapshotBlock",
+                &[Upload],
+                "SAR, Amazon Elastic Block Store: snapshot*, aws:ResourceTag",
+            ),
+            call(
+                "ebs:CompleteSnapshot",
+                &[Upload],
+                "SAR, Amazon Elastic Block Store: snapshot*, aws:ResourceTag",
+            ),
+            call("ec2:DeleteSnapshot", &[Upload], "SAR, Amazon EC2: snapshot*, aws:ResourceTag"),
+        ],
+    },
+    Statement {
+        sid: "Register",
+        on: On::ImagesAndSnapshots,
+        only: &[],
+        // The image that is made and the snapshot that it is made of are resources of one call, and only the former
+        // carries tags of the request: a condition on them would refuse the latter.
+        grants: &[call("ec2:RegisterImage", &[Register], "SAR, Amazon EC2: image*, snapshot")],
+    },
+    Statement {
+        sid: "TagImages",
+        on: On::Images,
+        only: &[Only::MakesOfFamily, Only::TagsOf(&["RegisterImage"])],
+        grants: &[implied(
+            "ec2:CreateTags",
+            &["ec2:RegisterImage"],
+            &[Register],
+            "SDK, RegisterImage: TagSpecifications; SAR, Amazon EC2: ec2:CreateAction",
+        )],
+    },
+    Statement {
+        sid: "UndoImages",
+        on: On::Images,
+        only: &[Only::OfFamily],
+        grants: &[call("ec2:DeregisterImage", &[Register], "SAR, Amazon EC2: image*, aws:ResourceTag")],
+    },
+    Statement {
+        sid: "LaunchTests",
+        on: On::LaunchMakes,
+        only: &[Only::MakesOfBakes],
+        grants: &[call(
+            "ec2:RunInstances",
+            &[Test],
+            "SAR, Amazon EC2: instance*, volume, network-interface*",
+        )],
+    },
+    Statement {
+        sid: "LaunchFrom",
+        on: On::LaunchUses,
+        only: &[],
+        grants: &[call(
+            "ec2:RunInstances",
+            &[Test],
+            "SAR, Amazon EC2: image*, snapshot, subnet*, security-group*",
+        )],
+    },
+    Statement {
+        sid: "TagLaunched",
+        on: On::LaunchMakes,
+        only: &[Only::MakesOfBakes, Only::TagsOf(&["RunInstances"])],
+        grants: &[implied(
+            "ec2:CreateTags",
+            &["ec2:RunInstances"],
+            &[Test],
+            "SDK, RunInstances: TagSpecifications; SAR, Amazon EC2: ec2:CreateAction",
+        )],
+    },
+    Statement {
+        sid: "EndLaunched",
+        on: On::Instances,
+        only: &[Only::OfBakes],
+        grants: &[
+            call("ec2:GetConsoleOutput", &[Test], "SAR, Amazon EC2: instance*, aws:ResourceTag"),
+            call("ec2:TerminateInstances", &[Test, Sweep], "SAR, Amazon EC2: instance*, aws:ResourceTag"),
+        ],
+    },
+    Statement {
+        sid: "SweepSnapshots",
+        on: On::Snapshots,
+        only: &[Only::OfBakes],
+        grants: &[call("ec2:DeleteSnapshot", &[Sweep], "SAR, Amazon EC2: snapshot*, aws:ResourceTag")],
+    },
+    Statement {
+        sid: "SweepImages",
+        on: On::Images,
+        only: &[Only::OfBakes],
+        grants: &[call("ec2:DeregisterImage", &[Sweep], "SAR, Amazon EC2: image*, aws:ResourceTag")],
+    },
+    Statement {
+        sid: "TakeRoles",
+        on: On::Roles,
+        only: &[],
+        grants: &[call("sts:AssumeRole", &[Role], "SAR, AWS STS: role*")],
+    },
+    Statement {
+        sid: "PushTo",
+        on: On::Repositories,
+        only: &[],
+        grants: &[
+            call("ecr:CreateRepository", &[Registry], "SAR, Amazon ECR: repository*"),
+            call("ecr:DescribeRepositories", &[Registry], "SAR, Amazon ECR: repository*"),
+            call("ecr:DescribeImages", &[Registry], "SAR, Amazon ECR: repository*"),
+            implied("ecr:BatchCheckLayerAvailability", PUSH, &[Registry], PUSHING),
+            implied("ecr:InitiateLayerUpload", PUSH, &[Registry], PUSHING),
+            implied("ecr:UploadLayerPart", PUSH, &[Registry], PUSHING),
+            implied("ecr:CompleteLayerUpload", PUSH, &[Registry], PUSHING),
+            implied("ecr:PutImage", PUSH, &[Registry], PUSHING),
+        ],
+    },
+    Statement {
+        sid: "LogInToRegistry",
+        on: On::Everything,
+        only: &[],
+        grants: &[call(
+            "ecr:GetAuthorizationToken",
+            &[Registry],
+            "SAR, Amazon ECR: GetAuthorizationToken has no resource type",
+        )],
+    },
+    Statement {
+        sid: "UseKey",
+        on: On::Keys,
+        only: &[Only::ThroughEbs],
+        grants: &[
+            implied("kms:Decrypt", &["ebs:GetSnapshotBlock", "ebs:PutSnapshotBlock"], &[Key], "EBS-P"),
+            implied("kms:Encrypt", &["ebs:PutSnapshotBlock"], &[Key], "EBS-P"),
+            implied("kms:GenerateDataKey*", &["ebs:StartSnapshot", "ec2:CopyImage"], &[Key], "EBS-P"),
+            implied("kms:ReEncrypt*", &["ebs:StartSnapshot", "ec2:CopyImage"], &[Key], "EBS-P"),
+        ],
+    },
+    Statement {
+        sid: "GrantKey",
+        on: On::Keys,
+        only: &[Only::GrantsToAws],
+        grants: &[implied(
+            "kms:CreateGrant",
+            &["ebs:StartSnapshot", "ec2:CopyImage", "ec2:RunInstances"],
+            &[Key],
+            "EBS-P",
+        )],
+    },
+];
