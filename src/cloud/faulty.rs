@@ -15,9 +15,9 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use super::{
     Block, BlockIndex, BlockPage, BlockToken, Cloud, CloudError, Clouds, Digest, ErrorKind, Image, ImageId,
-    ImageQuery, Images, Instance, InstanceId, InstanceQuery, Instances, NewImage, NewInstance, NewParameter,
-    NewSnapshot, PageToken, Parameter, Parameters, Place, Result, Snapshot, SnapshotId, SnapshotQuery,
-    Snapshots, Tags, Token,
+    ImageQuery, Images, Instance, InstanceId, InstanceQuery, Instances, NewCopy, NewImage, NewInstance,
+    NewParameter, NewSnapshot, PageToken, Parameter, Parameters, Place, Result, Snapshot, SnapshotId,
+    SnapshotQuery, Snapshots, Tags, Token,
 };
 
 /// On which side of a call's effect it is struck.
@@ -157,6 +157,9 @@ impl Faults {
             images: Arc::new(Faulty::new(self, place, cloud.images)),
             instances: Arc::new(Faulty::new(self, place, cloud.instances)),
             parameters: Arc::new(Faulty::new(self, place, cloud.parameters)),
+            // They only read.
+            account: cloud.account,
+            keys: cloud.keys,
             place: cloud.place,
         }
     }
@@ -291,6 +294,14 @@ impl Images for Faulty<dyn Images> {
 
     async fn register(&self, new: &NewImage) -> Result<ImageId> {
         self.mutate("RegisterImage", self.inner.register(new)).await
+    }
+
+    async fn copy(&self, new: &NewCopy, token: &Token) -> Result<ImageId> {
+        self.mutate("CopyImage", self.inner.copy(new, token)).await
+    }
+
+    async fn uefi_data(&self, of: &ImageId) -> Result<Option<String>> {
+        self.inner.uefi_data(of).await
     }
 
     async fn deregister(&self, id: &ImageId) -> Result<()> {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, ImageId, Result, SnapshotId, Tags};
+use super::{AccountId, ImageId, Region, Result, SnapshotId, Tags, Token};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Architecture {
@@ -105,6 +105,21 @@ pub struct NewImage {
     pub tags: Tags,
 }
 
+/// What `CopyImage` is asked for: a copy in the place of the call.
+#[derive(Clone, Debug)]
+pub struct NewCopy {
+    /// An image of any account that lets this one read its storage.
+    pub source: ImageId,
+    pub source_region: Region,
+    /// Unique in its place, as that of any image.
+    pub name: String,
+    pub description: String,
+    /// A key's ARN. `None`: as the source, or as the account encrypts by default.
+    pub encrypt: Option<String>,
+    /// Of the image and of its snapshots, set in the call itself.
+    pub tags: Tags,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImageState {
@@ -122,7 +137,11 @@ pub struct Image {
     pub name: String,
     pub description: String,
     pub state: ImageState,
+    /// Why it is in that state, where the cloud says so: a copy that failed says it here only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<String>,
     pub created: Timestamp,
+    /// But for the UEFI data, which no look shows: [`Images::uefi_data`] gives it.
     pub attributes: ImageAttributes,
     pub tags: Tags,
     /// `RunInstances` for plain Linux; `RunInstances:0010` and the like carry billing codes.
@@ -154,7 +173,8 @@ impl Image {
 #[derive(Clone, Debug, Default)]
 pub struct ImageQuery {
     pub ids: Vec<ImageId>,
-    /// Account ids or `self`, `amazon`, `aws-marketplace`; empty: the account's own.
+    /// Account ids or `self`, `amazon`, `aws-marketplace`; empty: the account's own, and where ids are named whoever's
+    /// may be seen.
     pub owners: Vec<String>,
     /// With `*` and `?` as wildcards.
     pub name: Option<String>,
@@ -171,6 +191,14 @@ pub trait Images: Send + Sync {
 
     /// `RegisterImage`. A name that exists is [`Exists`](super::ErrorKind::Exists).
     async fn register(&self, new: &NewImage) -> Result<ImageId>;
+
+    /// `CopyImage`. The copy is pending until its blocks are there, which may take long; whether the key can be used is
+    /// only known then. The same token with the same request gives the same image; a name that exists is
+    /// [`Exists`](super::ErrorKind::Exists).
+    async fn copy(&self, new: &NewCopy, token: &Token) -> Result<ImageId>;
+
+    /// `DescribeImageAttribute` of `uefiData`, base64: of an image of the account's own.
+    async fn uefi_data(&self, id: &ImageId) -> Result<Option<String>>;
 
     /// `DeregisterImage`. Its snapshots stay.
     async fn deregister(&self, id: &ImageId) -> Result<()>;

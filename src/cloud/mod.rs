@@ -3,12 +3,14 @@
 //!
 //! Invariant: no type of an SDK and no path of the local store crosses this seam.
 
+mod account;
 mod block;
 mod error;
 pub mod faulty;
 mod id;
 mod images;
 mod instances;
+mod keys;
 mod parameters;
 mod place;
 mod retry;
@@ -19,14 +21,16 @@ mod wait;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use account::{Account, Identity, Quota};
 pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, LinearChecksum, ZERO_BLOCK, ZEROS};
 pub use error::{CloudError, ErrorKind, Result};
 pub use id::{ImageId, InstanceId, SnapshotId, Token};
 pub use images::{
     Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageQuery, ImageState,
-    Images, NewImage,
+    Images, NewCopy, NewImage,
 };
 pub use instances::{Instance, InstanceQuery, InstanceState, Instances, NewInstance};
+pub use keys::{Key, Keys};
 pub use parameters::{NewParameter, Parameter, Parameters};
 pub use place::{AccountId, ImageRef, Partition, Place, Region};
 pub use retry::retrying;
@@ -63,6 +67,8 @@ pub struct Cloud {
     pub images: Arc<dyn Images>,
     pub instances: Arc<dyn Instances>,
     pub parameters: Arc<dyn Parameters>,
+    pub account: Arc<dyn Account>,
+    pub keys: Arc<dyn Keys>,
 }
 
 impl std::fmt::Debug for Cloud {

@@ -41,6 +41,9 @@ pub struct Snapshot {
     pub tags: Tags,
     pub encrypt: Option<String>,
     pub started: Timestamp,
+    /// Percent of a copy's, or of a volume's, blocks that are there; where the cloud says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<u8>,
 }
 
 /// Which snapshots `describe` gives; an empty query is all of the account's own.

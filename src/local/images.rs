@@ -1,6 +1,7 @@
 //! The calls on images. An image is `images/ID/image.json`, with an empty file `settling` beside it until it was
 //! described once: until then it is pending.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -8,16 +9,18 @@ use async_trait::async_trait;
 
 use super::place::LocalPlace;
 use super::refusal::Refusal;
-use super::snapshots::completed;
+use super::snapshots::{self, completed};
 use super::store::{Store, StoreError};
-use super::{durable, laws};
+use super::{durable, laws, sharing};
 use crate::cloud::{
-    AccountId, ErrorKind, Image, ImageId, ImageQuery, ImageState, Images, NewImage, Place, Result,
-    SnapshotId, Tags,
+    AccountId, Digest, ErrorKind, Image, ImageId, ImageQuery, ImageState, Images, NewCopy, NewImage, Place,
+    Result, Snapshot, SnapshotId, SnapshotState, Tags, Token,
 };
 use crate::host::clock;
 
 const NOT_FOUND: &str = "InvalidAMIID.NotFound";
+/// What a copy was asked for, beside the image.
+const REQUEST: &str = "request.json";
 /// Owners that a query may name by word. None of them has images in a local cloud.
 const OTHER_OWNERS: [&str; 3] = ["amazon", "aws-marketplace", "aws-backup-vault"];
 
@@ -34,6 +37,18 @@ impl Images for LocalImages {
     async fn register(&self, new: &NewImage) -> Result<ImageId> {
         let new = new.clone();
         self.0.call("RegisterImage", move |here| register(here, &new)).await
+    }
+
+    async fn copy(&self, new: &NewCopy, token: &Token) -> Result<ImageId> {
+        let (new, token) = (new.clone(), token.clone());
+        self.0.call("CopyImage", move |here| copy(here, &new, &token)).await
+    }
+
+    async fn uefi_data(&self, id: &ImageId) -> Result<Option<String>> {
+        let id = id.clone();
+        let read =
+            move |here: &LocalPlace| Ok(read(here, &id)?.ok_or_else(|| missing(&id))?.attributes.uefi_data);
+        self.0.call("DescribeImageAttribute", read).await
     }
 
     async fn deregister(&self, id: &ImageId) -> Result<()> {
@@ -76,58 +91,68 @@ pub(super) fn exists(here: &LocalPlace, id: &ImageId) -> std::result::Result<boo
 }
 
 fn find(here: &LocalPlace, query: &ImageQuery) -> std::result::Result<Vec<Image>, Refusal> {
-    let own = own_asked_for(here, &query.owners)?;
-    let mut images = if query.ids.is_empty() {
-        all(here)?
-    } else {
-        let mut images = Vec::new();
-        for id in &query.ids {
-            images.push(read(here, id)?.ok_or_else(|| missing(id))?);
+    let owners = owners_asked_for(here, &query.owners)?;
+    let mut images = Vec::new();
+    if query.ids.is_empty() {
+        for owner in &owners {
+            images.extend(if *owner == here.place.account {
+                all(here)?
+            } else {
+                sharing::images_of(here, owner)?
+            });
         }
-        images
-    };
+    } else {
+        for id in &query.ids {
+            let (image, ..) = sharing::image(here, id)?.ok_or_else(|| missing(id))?;
+            if query.owners.is_empty() || owners.contains(&image.owner) {
+                images.push(image);
+            }
+        }
+    }
     images.retain(|image| {
-        own && query
-            .name
-            .as_ref()
-            .is_none_or(|pattern| wildmatch::WildMatch::new(pattern).matches(&image.name))
+        query.name.as_ref().is_none_or(|pattern| wildmatch::WildMatch::new(pattern).matches(&image.name))
             && laws::has_tags(&image.tags, &query.tags, &query.tag_keys)
     });
-    for image in &images {
+    for image in &mut images {
         // Registering is not seen at once: this describe still says pending, the next one available.
-        durable::take(&settling(&here.image(&image.id)))?;
+        if image.owner == here.place.account {
+            durable::take(&settling(&here.image(&image.id)))?;
+        }
+        image.attributes.uefi_data = None;
     }
     images.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
     images.dedup_by(|a, b| a.id == b.id);
     Ok(images)
 }
 
-/// Whether the account's own images are among those of `owners`.
-fn own_asked_for(here: &LocalPlace, owners: &[String]) -> std::result::Result<bool, Refusal> {
-    let mut own = owners.is_empty();
+/// The accounts whose images are asked for; without any the own one.
+fn owners_asked_for(
+    here: &LocalPlace,
+    owners: &[String],
+) -> std::result::Result<BTreeSet<AccountId>, Refusal> {
+    let mut accounts = BTreeSet::new();
+    if owners.is_empty() {
+        accounts.insert(here.place.account.clone());
+    }
     for owner in owners {
-        if owner == "self" || owner == here.place.account.as_str() {
-            own = true;
-        } else if !OTHER_OWNERS.contains(&owner.as_str()) && AccountId::parse(owner).is_none() {
+        if owner == "self" {
+            accounts.insert(here.place.account.clone());
+        } else if let Some(account) = AccountId::parse(owner) {
+            accounts.insert(account);
+        } else if !OTHER_OWNERS.contains(&owner.as_str()) {
             return Err(Refusal::invalid(
                 "InvalidUserID.Malformed",
                 format!("{owner:?} is neither an account nor self, amazon or aws-marketplace"),
             ));
         }
     }
-    Ok(own)
+    Ok(accounts)
 }
 
 fn register(here: &LocalPlace, new: &NewImage) -> std::result::Result<ImageId, Refusal> {
     laws::image(new)?;
     let _registering = here.lock()?;
-    if let Some(other) = all(here)?.into_iter().find(|image| image.name == new.name) {
-        return Err(Refusal::new(
-            ErrorKind::Exists,
-            "InvalidAMIName.Duplicate",
-            format!("the name {:?} is that of {} already", new.name, other.id),
-        ));
-    }
+    name_is_free(here, &new.name)?;
     for disk in new.attributes.devices.iter().filter_map(|device| device.ebs.as_ref()) {
         let Some(snapshot) = &disk.snapshot else { continue };
         let (_, kept) = completed(here, snapshot, ("InvalidSnapshot.NotFound", "IncorrectState"))?;
@@ -149,6 +174,7 @@ fn register(here: &LocalPlace, new: &NewImage) -> std::result::Result<ImageId, R
         name: new.name.clone(),
         description: new.description.clone(),
         state: ImageState::Available,
+        state_reason: None,
         // The cloud's clock, which no client's environment sets.
         created: clock::wall(),
         attributes: new.attributes.clone(),
@@ -162,6 +188,108 @@ fn register(here: &LocalPlace, new: &NewImage) -> std::result::Result<ImageId, R
         durable::write_json(&staged.join("image.json"), &image)
     })?;
     Ok(id)
+}
+
+/// The caller holds the place's lock.
+fn name_is_free(here: &LocalPlace, name: &str) -> std::result::Result<(), Refusal> {
+    match all(here)?.into_iter().find(|image| image.name == name) {
+        None => Ok(()),
+        Some(other) => Err(Refusal::new(
+            ErrorKind::Exists,
+            "InvalidAMIName.Duplicate",
+            format!("the name {name:?} is that of {} already", other.id),
+        )),
+    }
+}
+
+/// Ids are made of the token, so that the same one meets the same image, even where a process was killed on the way.
+fn copy(here: &LocalPlace, new: &NewCopy, token: &Token) -> std::result::Result<ImageId, Refusal> {
+    laws::copy(new)?;
+    let request =
+        serde_json::json!([new.source, new.source_region, new.name, new.description, new.encrypt, new.tags]);
+    let request = Digest::of(request.to_string().as_bytes()).hex();
+    let at_source = LocalPlace {
+        store: here.store.clone(),
+        place: Place { region: new.source_region.clone(), ..here.place.clone() },
+    };
+    let id = id_of(&copied_id(here, token, "image"))?;
+    let _registering = here.lock()?;
+    if read(here, &id)?.is_some() {
+        let before: Option<String> = durable::read_json(&here.image(&id).join(REQUEST))?;
+        return if before.as_ref() == Some(&request) {
+            Ok(id)
+        } else {
+            Err(Refusal::new(
+                ErrorKind::Exists,
+                "IdempotentParameterMismatch",
+                format!("the client token copied {id} with another request: use a new token"),
+            ))
+        };
+    }
+    let (source, from, storage) =
+        sharing::image(&at_source, &new.source)?.ok_or_else(|| missing(&new.source))?;
+    if !storage {
+        return Err(Refusal::new(
+            ErrorKind::Denied,
+            "InvalidRequest",
+            "You do not have permission to access the storage of this ami".to_owned(),
+        ));
+    }
+    if source.state != ImageState::Available && !settling(&from.image(&source.id)).exists() {
+        return Err(Refusal::invalid("InvalidAMIID.Unavailable", format!("{} is not available", source.id)));
+    }
+    name_is_free(here, &new.name)?;
+    let mut attributes = source.attributes;
+    // Whether a key can be used is found out after the call, on AWS too; here there is none that could be.
+    let failed =
+        new.encrypt.as_ref().map(|key| format!("the key {key} cannot be used: the local cloud has none"));
+    for device in &mut attributes.devices {
+        let Some(snapshot) = device.ebs.as_mut().and_then(|disk| disk.snapshot.as_mut()) else { continue };
+        let digits = copied_id(here, token, &device.name);
+        let copied = SnapshotId::parse(&format!("{}{digits}", SnapshotId::PREFIX))
+            .ok_or_else(|| Refusal::new(ErrorKind::Unknown, "InternalError", format!("{digits} is no id")))?;
+        if failed.is_none() {
+            let copy = Snapshot {
+                id: copied.clone(),
+                state: SnapshotState::Pending,
+                volume_size: 0,
+                parent: None,
+                description: format!("Copied for {id} from {} in {}", new.source, new.source_region),
+                tags: new.tags.clone(),
+                encrypt: None,
+                started: clock::wall(),
+                progress: None,
+            };
+            snapshots::copy(here, &from, snapshot, &copy)?;
+        }
+        *snapshot = copied;
+    }
+    let image = Image {
+        id: id.clone(),
+        owner: here.place.account.clone(),
+        name: new.name.clone(),
+        description: new.description.clone(),
+        state: if failed.is_some() { ImageState::Failed } else { ImageState::Available },
+        state_reason: failed,
+        created: clock::wall(),
+        attributes,
+        tags: new.tags.clone(),
+        usage_operation: source.usage_operation,
+        platform: source.platform,
+        product_codes: source.product_codes,
+    };
+    durable::place(&here.image(&id), |staged| {
+        durable::write(&settling(staged), b"")?;
+        durable::write_json(&staged.join(REQUEST), &request)?;
+        durable::write_json(&staged.join("image.json"), &image)
+    })?;
+    Ok(id)
+}
+
+/// The digits of an id that the same token makes again.
+fn copied_id(here: &LocalPlace, token: &Token, what: &str) -> String {
+    let text = format!("copy\n{}\n{}\n{what}", here.place, token.as_str());
+    Digest::of(text.as_bytes()).hex()[..17].to_owned()
 }
 
 fn deregister(here: &LocalPlace, id: &ImageId) -> std::result::Result<(), Refusal> {
@@ -185,7 +313,7 @@ fn tag(here: &LocalPlace, id: &ImageId, tags: &Tags) -> std::result::Result<(), 
     Ok(())
 }
 
-fn all(here: &LocalPlace) -> std::result::Result<Vec<Image>, StoreError> {
+pub(super) fn all(here: &LocalPlace) -> std::result::Result<Vec<Image>, StoreError> {
     let mut images = Vec::new();
     for name in durable::names(&here.images())? {
         if let Some(id) = ImageId::parse(&name) {
@@ -195,7 +323,7 @@ fn all(here: &LocalPlace) -> std::result::Result<Vec<Image>, StoreError> {
     Ok(images)
 }
 
-fn read(here: &LocalPlace, id: &ImageId) -> std::result::Result<Option<Image>, StoreError> {
+pub(super) fn read(here: &LocalPlace, id: &ImageId) -> std::result::Result<Option<Image>, StoreError> {
     let folder = here.image(id);
     let image: Option<Image> = durable::read_json(&folder.join("image.json"))?;
     Ok(image.map(|mut image| {
@@ -215,8 +343,11 @@ fn missing(id: &ImageId) -> Refusal {
 }
 
 fn new_id() -> std::result::Result<ImageId, Refusal> {
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    let text = format!("{}{}", ImageId::PREFIX, &random[..17]);
+    id_of(&uuid::Uuid::new_v4().simple().to_string()[..17])
+}
+
+fn id_of(digits: &str) -> std::result::Result<ImageId, Refusal> {
+    let text = format!("{}{digits}", ImageId::PREFIX);
     ImageId::parse(&text)
         .ok_or_else(|| Refusal::new(ErrorKind::Unknown, "InternalError", format!("{text} is not an id")))
 }

@@ -5,7 +5,8 @@ use base64::Engine;
 
 use super::refusal::Refusal;
 use crate::cloud::{
-    Architecture, BlockDevice, BootMode, DiskType, EbsDisk, ImageAttributes, NewImage, NewSnapshot, Tags,
+    Architecture, BlockDevice, BootMode, DiskType, EbsDisk, ImageAttributes, NewCopy, NewImage, NewSnapshot,
+    Tags,
 };
 
 /// GiB of the largest volume.
@@ -46,19 +47,28 @@ pub(super) fn snapshot(new: &NewSnapshot) -> Checked {
 
 /// `RegisterImage`, as far as nothing else is looked at.
 pub(super) fn image(new: &NewImage) -> Checked {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "()[] ./-'@_".contains(c);
-    if !(3..=128).contains(&new.name.chars().count()) || !new.name.chars().all(allowed) {
-        return Err(Refusal::invalid(
-            "InvalidAMIName.Malformed",
-            format!(
-                "the name {:?} is not of 3 to 128 letters, digits, spaces and ( ) [ ] . / - ' @ _",
-                new.name
-            ),
-        ));
-    }
+    image_name(&new.name)?;
     description(&new.description, EC2_INVALID)?;
     tags(&new.tags, EC2_INVALID)?;
     attributes(&new.attributes)
+}
+
+/// `CopyImage`, as far as nothing else is looked at.
+pub(super) fn copy(new: &NewCopy) -> Checked {
+    image_name(&new.name)?;
+    description(&new.description, EC2_INVALID)?;
+    tags(&new.tags, EC2_INVALID)
+}
+
+fn image_name(name: &str) -> Checked {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "()[] ./-'@_".contains(c);
+    if (3..=128).contains(&name.chars().count()) && name.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(
+        "InvalidAMIName.Malformed",
+        format!("the name {name:?} is not of 3 to 128 letters, digits, spaces and ( ) [ ] . / - ' @ _"),
+    ))
 }
 
 fn attributes(wanted: &ImageAttributes) -> Checked {

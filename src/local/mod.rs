@@ -10,7 +10,7 @@
 //! places/PARTITION/ACCOUNT/REGION/
 //!   lock                       held while something is registered or deleted
 //!   snapshots/SNAPSHOT/        snapshot.json and its block maps (snapshot_folder.rs)
-//!   images/IMAGE/image.json
+//!   images/IMAGE/              image.json, and who else may have it (sharing.rs)
 //!   parameters/SHA-256.json    all versions of one parameter
 //!   instances/
 //! ```
@@ -32,6 +32,8 @@ mod parameters;
 mod place;
 pub mod qemu;
 mod refusal;
+mod settings;
+mod sharing;
 mod snapshot_folder;
 mod snapshots;
 mod store;
@@ -47,6 +49,7 @@ pub use accelerator::{Accelerator, Emulator};
 pub use firmware::{Firmware, Ovmf};
 pub use garbage::Collected;
 pub use instances::LocalInstances;
+pub use sharing::Sharing;
 pub use store::{Store, StoreError};
 pub use verify::{Damage, Verified};
 
@@ -125,7 +128,9 @@ impl Clouds for LocalClouds {
             snapshots: Arc::new(snapshots::LocalSnapshots(here.clone())),
             images: Arc::new(images::LocalImages(here.clone())),
             instances: Arc::new(here.instances()),
-            parameters: Arc::new(parameters::LocalParameters(here)),
+            parameters: Arc::new(parameters::LocalParameters(here.clone())),
+            account: Arc::new(settings::LocalAccount(here.clone())),
+            keys: Arc::new(settings::LocalKeys(here)),
         })
     }
 }

@@ -72,6 +72,15 @@ impl SnapshotFolder {
         self.keep(kept)
     }
 
+    /// Fills an empty folder, not in place yet, as that of a completed snapshot with another one's content.
+    pub(super) fn fill_copy(&self, kept: &Kept, source: &Self) -> Result<(), StoreError> {
+        let whole = BlockMap::create(&self.whole())?;
+        source.map()?.copy_into(&whole)?;
+        whole.sync()?;
+        durable::write(&self.settling(), b"")?;
+        self.keep(kept)
+    }
+
     /// `None` where there is no such snapshot.
     pub(super) fn kept(&self) -> Result<Option<Kept>, StoreError> {
         durable::read_json(&self.path.join("snapshot.json"))

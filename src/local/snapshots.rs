@@ -11,7 +11,7 @@ use super::refusal::Refusal;
 use super::snapshot_folder::{Completion, Kept, SnapshotFolder};
 use super::store::StoreError;
 use super::tokens::{self, Listing};
-use super::{durable, images, laws};
+use super::{durable, images, laws, sharing};
 use crate::cloud::{
     BLOCK_SIZE, Block, BlockIndex, BlockPage, BlockToken, Digest, ErrorKind, LinearChecksum, ListedBlock,
     NewSnapshot, PageToken, Place, Result, Snapshot, SnapshotId, SnapshotQuery, SnapshotState, Snapshots,
@@ -152,6 +152,7 @@ fn start(here: &LocalPlace, new: &NewSnapshot, token: &Token) -> std::result::Re
             encrypt,
             // The cloud's clock, which no client's environment sets.
             started: clock::wall(),
+            progress: None,
         },
         request,
         timeout_minutes: new.timeout_minutes,
@@ -322,7 +323,13 @@ fn describe(here: &LocalPlace, query: &SnapshotQuery) -> std::result::Result<Vec
             Some(_) => {}
             // Deleted since it was listed.
             None if query.ids.is_empty() => {}
-            None => return Err(missing(EC2_NOT_FOUND, id)),
+            // Tags are not seen from another account, so no query for them finds it.
+            None => match sharing::snapshot(here, id)?
+                .filter(|_| query.tags.is_empty() && query.tag_keys.is_empty())
+            {
+                Some(shared) => found.push(shared),
+                None => return Err(missing(EC2_NOT_FOUND, id)),
+            },
         }
     }
     found.sort_by(|a, b| (a.started, &a.id).cmp(&(b.started, &b.id)));
@@ -347,6 +354,36 @@ fn delete(here: &LocalPlace, id: &SnapshotId) -> std::result::Result<(), Refusal
     };
     drop(registering);
     here.store.discard(&old)?;
+    Ok(())
+}
+
+/// Copies a completed snapshot of any place to here: what `CopyImage` does with each of an image's. Its blocks are in the
+/// store already. The caller holds the place's lock. The same id is the same copy.
+pub(super) fn copy(
+    here: &LocalPlace,
+    from: &LocalPlace,
+    source: &SnapshotId,
+    copy: &Snapshot,
+) -> std::result::Result<(), Refusal> {
+    let (of, kept) = completed(from, source, (EC2_NOT_FOUND, "IncorrectState"))?;
+    let folder = here.snapshot(&copy.id);
+    if folder.kept()?.is_some() {
+        return Ok(());
+    }
+    let kept = Kept {
+        snapshot: Snapshot {
+            state: SnapshotState::Completed,
+            volume_size: kept.snapshot.volume_size,
+            encrypt: copy.encrypt.clone().or(kept.snapshot.encrypt),
+            ..copy.clone()
+        },
+        request: String::new(),
+        timeout_minutes: kept.timeout_minutes,
+        completion: None,
+    };
+    // From reading the source's map until the new one is in place, none of its blocks may go.
+    let _writing = here.store.writing()?;
+    durable::place(folder.path(), |staged| SnapshotFolder::at(staged.to_owned()).fill_copy(&kept, &of))?;
     Ok(())
 }
 

@@ -36,6 +36,7 @@ fn base() -> Image {
         name: "os-base-1".into(),
         description: String::new(),
         state: ImageState::Available,
+        state_reason: None,
         created: Timestamp::UNIX_EPOCH,
         attributes: ImageAttributes {
             architecture: Architecture::X86_64,

@@ -1,6 +1,6 @@
 //! Images.
 
-use bakehouse::cloud::{Cloud, ErrorKind, ImageId, ImageQuery, ImageState, SnapshotId, Tags};
+use bakehouse::cloud::{Cloud, ErrorKind, Image, ImageId, ImageQuery, ImageState, NewCopy, SnapshotId, Tags};
 
 use super::*;
 
@@ -14,6 +14,9 @@ on_every_cloud!(
     the_newest_image_comes_first,
     tags_are_added_and_replaced,
     an_image_without_its_root_is_refused,
+    a_copy_has_all_that_its_source_has_but_the_name_and_tags,
+    one_token_is_one_copy,
+    a_copy_takes_no_name_that_exists,
 );
 
 async fn every_attribute_is_kept(cloud: &Cloud) {
@@ -43,6 +46,9 @@ async fn every_attribute_is_kept(cloud: &Cloud) {
     });
     let id = cloud.images.register(&new).await.unwrap();
     let image = find_image(cloud, &id).await.unwrap();
+    assert_eq!(cloud.images.uefi_data(&id).await.unwrap(), new.attributes.uefi_data);
+    // A look does not show it, as DescribeImages does not.
+    new.attributes.uefi_data = None;
     assert_eq!(image.attributes, new.attributes);
     assert_eq!((image.name, image.description, image.tags), (name, new.description, new.tags));
     assert_eq!(image.owner, cloud.place.account);
@@ -160,4 +166,75 @@ async fn an_image_without_its_root_is_refused(cloud: &Cloud) {
     for name in ["ab", "web:1", "web\n1", "wéb"] {
         refused(cloud.images.register(&new_image(name, &snapshot)).await, ErrorKind::Invalid);
     }
+}
+
+fn new_copy(cloud: &Cloud, source: &ImageId, name: &str) -> NewCopy {
+    NewCopy {
+        source: source.clone(),
+        source_region: cloud.place.region.clone(),
+        name: name.to_owned(),
+        description: "copied by a test".to_owned(),
+        encrypt: None,
+        tags: Tags::from([("copied-by".to_owned(), "test".to_owned())]),
+    }
+}
+
+async fn available(cloud: &Cloud, id: &ImageId) -> Image {
+    until(soon("image available"), &cloud.place, &Stop::never(), || async {
+        Ok(Some(find_image(cloud, id).await?).filter(|image| image.state == ImageState::Available))
+    })
+    .await
+    .unwrap()
+}
+
+async fn a_copy_has_all_that_its_source_has_but_the_name_and_tags(cloud: &Cloud) {
+    let blocks = numbered(&[(0, 1), (7, 2)]);
+    let snapshot = make(cloud, &new_snapshot(1, None), &blocks).await;
+    let mut new = new_image(&unique("web"), &snapshot);
+    new.attributes.boot_mode = Some(bakehouse::cloud::BootMode::Uefi);
+    new.attributes.uefi_data = Some("QUJD".to_owned());
+    new.tags = Tags::from([("team".to_owned(), "web".to_owned())]);
+    let source = cloud.images.register(&new).await.unwrap();
+    let source = available(cloud, &source).await;
+    let name = unique("copy");
+    let id = cloud.images.copy(&new_copy(cloud, &source.id, &name), &new_token()).await.unwrap();
+    let copy = available(cloud, &id).await;
+    assert_eq!((copy.name.as_str(), copy.description.as_str()), (name.as_str(), "copied by a test"));
+    assert_eq!(copy.tags, Tags::from([("copied-by".to_owned(), "test".to_owned())]));
+    assert_eq!(cloud.images.uefi_data(&id).await.unwrap().as_deref(), Some("QUJD"));
+    let (_, copied) = copy.root().unwrap();
+    assert_ne!(copied, &snapshot);
+    let seen = snapshot_state(cloud, copied).await.unwrap();
+    assert_eq!((seen.volume_size, seen.tags.contains_key("copied-by")), (1, true));
+    wait_completed(cloud, copied).await;
+    assert_eq!(read_all(cloud, copied).await, digests(&blocks));
+    // All else is the source's.
+    let mut attributes = copy.attributes.clone();
+    attributes.devices[0].ebs.as_mut().unwrap().snapshot = Some(snapshot);
+    assert_eq!(attributes, source.attributes);
+    assert_eq!(
+        (copy.usage_operation, copy.platform, copy.product_codes),
+        (source.usage_operation, source.platform, source.product_codes)
+    );
+}
+
+async fn one_token_is_one_copy(cloud: &Cloud) {
+    let (_, source) = make_image(cloud, &unique("web")).await;
+    available(cloud, &source).await;
+    let (new, token) = (new_copy(cloud, &source, &unique("copy")), new_token());
+    let id = cloud.images.copy(&new, &token).await.unwrap();
+    assert_eq!(cloud.images.copy(&new, &token).await.unwrap(), id);
+    let other = new_copy(cloud, &source, &unique("copy"));
+    assert!(cloud.images.copy(&other, &token).await.is_err());
+}
+
+async fn a_copy_takes_no_name_that_exists(cloud: &Cloud) {
+    let name = unique("web");
+    let (_, source) = make_image(cloud, &name).await;
+    available(cloud, &source).await;
+    refused(cloud.images.copy(&new_copy(cloud, &source, &name), &new_token()).await, ErrorKind::Exists);
+    refused(cloud.images.copy(&new_copy(cloud, &source, "a:b"), &new_token()).await, ErrorKind::Invalid);
+    let unknown = ImageId::parse("ami-0123456789abcdef0").unwrap();
+    let missing = new_copy(cloud, &unknown, &unique("copy"));
+    refused(cloud.images.copy(&missing, &new_token()).await, ErrorKind::NotFound);
 }

@@ -7,6 +7,7 @@ mod garbage;
 mod kill;
 mod laws;
 mod process;
+mod sharing;
 mod two;
 
 use std::path::{Path, PathBuf};
