@@ -165,6 +165,7 @@ impl BootStage<'_> {
             boot_mode: options.boot_mode,
             root_size: options.root_size,
             lifetime_seconds,
+            build: None,
             tags,
         };
         if stop.is_requested() {

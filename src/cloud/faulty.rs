@@ -11,13 +11,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::{
-    Block, BlockIndex, BlockPage, BlockToken, Cloud, CloudError, Clouds, Digest, ErrorKind, Image, ImageId,
-    ImageQuery, Images, Instance, InstanceId, InstanceQuery, Instances, NewCopy, NewImage, NewInstance,
-    NewParameter, NewSnapshot, PageToken, Parameter, Parameters, Place, Result, Snapshot, SnapshotId,
-    SnapshotQuery, Snapshots, Tags, Token,
+    Block, BlockIndex, BlockPage, BlockToken, Cloud, CloudError, Clouds, CommandId, Commands, Digest,
+    ErrorKind, Execution, Image, ImageId, ImageQuery, Images, Instance, InstanceId, InstanceQuery, Instances,
+    NewCommand, NewCopy, NewImage, NewImageOf, NewInstance, NewParameter, NewSnapshot, Objects, PageToken,
+    Parameter, Parameters, Place, Result, Snapshot, SnapshotId, SnapshotQuery, Snapshots, Tags, Token,
 };
 
 /// On which side of a call's effect it is struck.
@@ -160,6 +161,9 @@ impl Faults {
             // They only read.
             account: cloud.account,
             keys: cloud.keys,
+            commands: Arc::new(Faulty::new(self, place, cloud.commands)),
+            objects: Arc::new(Faulty::new(self, place, cloud.objects)),
+            networks: cloud.networks,
             place: cloud.place,
         }
     }
@@ -311,6 +315,14 @@ impl Images for Faulty<dyn Images> {
     async fn tag(&self, id: &ImageId, tags: &Tags) -> Result<()> {
         self.mutate("CreateTags", self.inner.tag(id, tags)).await
     }
+
+    async fn create(&self, of: &InstanceId, new: &NewImageOf) -> Result<ImageId> {
+        self.mutate("CreateImage", self.inner.create(of, new)).await
+    }
+
+    async fn untag(&self, id: &ImageId, keys: &[String]) -> Result<()> {
+        self.mutate("DeleteTags", self.inner.untag(id, keys)).await
+    }
 }
 
 #[async_trait]
@@ -331,8 +343,62 @@ impl Instances for Faulty<dyn Instances> {
         self.inner.console(id).await
     }
 
+    async fn stop(&self, id: &InstanceId) -> Result<()> {
+        self.mutate("StopInstances", self.inner.stop(id)).await
+    }
+
     async fn terminate(&self, id: &InstanceId) -> Result<()> {
         self.mutate("TerminateInstances", self.inner.terminate(id)).await
+    }
+}
+
+#[async_trait]
+impl Commands for Faulty<dyn Commands> {
+    async fn ready(&self, instance: &InstanceId) -> Result<bool> {
+        self.inner.ready(instance).await
+    }
+
+    async fn send(&self, instance: &InstanceId, new: &NewCommand) -> Result<CommandId> {
+        self.mutate("SendCommand", self.inner.send(instance, new)).await
+    }
+
+    async fn poll(&self, instance: &InstanceId, id: &CommandId) -> Result<Execution> {
+        self.inner.poll(instance, id).await
+    }
+
+    async fn cancel(&self, instance: &InstanceId, id: &CommandId) -> Result<()> {
+        self.mutate("CancelCommand", self.inner.cancel(instance, id)).await
+    }
+
+    fn agent(&self) -> &'static str {
+        self.inner.agent()
+    }
+
+    fn ready_within(&self) -> Duration {
+        self.inner.ready_within()
+    }
+}
+
+#[async_trait]
+impl Objects for Faulty<dyn Objects> {
+    async fn put(&self, bucket: &str, key: &str, content: Bytes, tags: &Tags) -> Result<()> {
+        self.mutate("PutObject", self.inner.put(bucket, key, content, tags)).await
+    }
+
+    async fn get(&self, bucket: &str, key: &str) -> Result<Bytes> {
+        self.inner.get(bucket, key).await
+    }
+
+    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<String>> {
+        self.inner.list(bucket, prefix).await
+    }
+
+    async fn delete(&self, bucket: &str, key: &str) -> Result<()> {
+        self.mutate("DeleteObject", self.inner.delete(bucket, key)).await
+    }
+
+    async fn link(&self, bucket: &str, key: &str, lasting: Duration) -> Result<String> {
+        self.inner.link(bucket, key, lasting).await
     }
 }
 

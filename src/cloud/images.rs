@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, ImageId, Region, Result, SnapshotId, Tags, Token};
+use super::{AccountId, ImageId, InstanceId, Region, Result, SnapshotId, Tags, Token};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Architecture {
@@ -120,6 +120,16 @@ pub struct NewCopy {
     pub tags: Tags,
 }
 
+/// What `CreateImage` is asked for: an image of a stopped instance, with all that the instance's own image had.
+#[derive(Clone, Debug)]
+pub struct NewImageOf {
+    pub name: String,
+    pub description: String,
+    pub image_tags: Tags,
+    /// Of the snapshots that it makes.
+    pub snapshot_tags: Tags,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImageState {
@@ -203,6 +213,12 @@ pub trait Images: Send + Sync {
     /// `DeregisterImage`. Its snapshots stay.
     async fn deregister(&self, id: &ImageId) -> Result<()>;
 
+    /// `CreateImage`. A name that exists is [`Exists`](super::ErrorKind::Exists).
+    async fn create(&self, of: &InstanceId, new: &NewImageOf) -> Result<ImageId>;
+
     /// `CreateTags` on an image.
     async fn tag(&self, id: &ImageId, tags: &Tags) -> Result<()>;
+
+    /// `DeleteTags` on an image: those with these keys.
+    async fn untag(&self, id: &ImageId, keys: &[String]) -> Result<()>;
 }

@@ -19,7 +19,22 @@ pub struct NewInstance {
     pub root_size: Option<u32>,
     /// Seconds after which the instance ends by itself, whatever becomes of its launcher.
     pub lifetime_seconds: u32,
+    /// What one that is changed and made an image of needs; `None` for one that only runs.
+    pub build: Option<BuildInstance>,
     pub tags: Tags,
+}
+
+/// An instance whose disk is to become an image: commands are sent to it, and when it powers itself off it is stopped and
+/// not terminated. It has no port that is open to the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildInstance {
+    /// The instance profile's name or ARN: what lets commands in.
+    pub profile: Option<String>,
+    /// `subnet-…`; `None`: the cloud's choice.
+    pub subnet: Option<String>,
+    /// `sg-…`; empty: the network's default one.
+    pub security_groups: Vec<String>,
+    pub spot: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +83,9 @@ pub trait Instances: Send + Sync {
 
     /// `GetConsoleOutput` with `Latest`: the newest 64 KiB of the serial console.
     async fn console(&self, id: &InstanceId) -> Result<Vec<u8>>;
+
+    /// `StopInstances`. One that is stopped already is fine.
+    async fn stop(&self, id: &InstanceId) -> Result<()>;
 
     /// `TerminateInstances`. One that is terminated already is fine.
     async fn terminate(&self, id: &InstanceId) -> Result<()>;

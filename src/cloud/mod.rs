@@ -5,12 +5,15 @@
 
 mod account;
 mod block;
+mod commands;
 mod error;
 pub mod faulty;
 mod id;
 mod images;
 mod instances;
 mod keys;
+mod networks;
+mod objects;
 mod parameters;
 mod place;
 mod retry;
@@ -23,14 +26,17 @@ use std::time::Duration;
 
 pub use account::{Account, Identity, Quota};
 pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, LinearChecksum, ZERO_BLOCK, ZEROS};
+pub use commands::{BUILD_KEY, CommandId, CommandState, Commands, Execution, NewCommand, OutputTo, REBOOT};
 pub use error::{CloudError, ErrorKind, Result};
 pub use id::{ImageId, InstanceId, SnapshotId, Token};
 pub use images::{
     Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageQuery, ImageState,
-    Images, NewCopy, NewImage,
+    Images, NewCopy, NewImage, NewImageOf,
 };
-pub use instances::{Instance, InstanceQuery, InstanceState, Instances, NewInstance};
+pub use instances::{BuildInstance, Instance, InstanceQuery, InstanceState, Instances, NewInstance};
 pub use keys::{Key, Keys};
+pub use networks::{Networks, Subnet, SubnetQuery};
+pub use objects::{Objects, ObjectsId};
 pub use parameters::{NewParameter, Parameter, Parameters};
 pub use place::{AccountId, ImageRef, Partition, Place, Region};
 pub use retry::retrying;
@@ -69,6 +75,9 @@ pub struct Cloud {
     pub parameters: Arc<dyn Parameters>,
     pub account: Arc<dyn Account>,
     pub keys: Arc<dyn Keys>,
+    pub commands: Arc<dyn Commands>,
+    pub objects: Arc<dyn Objects>,
+    pub networks: Arc<dyn Networks>,
 }
 
 impl std::fmt::Debug for Cloud {

@@ -31,11 +31,20 @@ pub enum Role {
     Temporary,
     /// Its creation is the commit: it, and all that was created before, is the user's from then on.
     Commit,
+    /// It is undone until all is committed ([`Ledger::commit`](super::Ledger::commit)), and then is the image that the
+    /// work was for: one that is not finished when its creation was answered.
+    Result,
     /// Others may use it already: it stays.
     Shared,
 }
 
 impl Intent {
+    /// Whether a commit makes it the user's. What only served to make an image never is.
+    #[must_use]
+    pub fn is_for_the_user(&self) -> bool {
+        self.role != Role::Shared && matches!(self.kind, Kind::Image | Kind::Snapshot)
+    }
+
     /// The tags by which it is found in its place.
     #[must_use]
     pub fn own_tags(&self) -> Tags {

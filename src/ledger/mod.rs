@@ -33,6 +33,11 @@ use crate::cloud::{self, CloudError, ImageId, retrying};
 use crate::host::stop::Stop;
 use log::Log;
 
+/// What was announced, until it is found.
+#[derive(Debug)]
+#[must_use]
+pub struct Announced(usize);
+
 /// The ledger of one run of a stage.
 #[derive(Debug)]
 pub struct Ledger {
@@ -140,13 +145,29 @@ impl Ledger {
         self.tell(&[(entry, Event::Created { id: id.into() })])
     }
 
+    /// Notes what another call creates as well, before that call: where it is not [found](Self::found), it is looked for by
+    /// its tags.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: it cannot be written.
+    pub fn announce(&self, intent: Intent) -> Result<Announced, LedgerError> {
+        self.intend(intent).map(Announced)
+    }
+
+    /// The id of what was announced.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: it cannot be written.
+    pub fn found(&self, announced: Announced, id: impl Into<Id>) -> Result<(), LedgerError> {
+        self.tell(&[(announced.0, Event::Created { id: id.into() })])
+    }
+
     /// All that was created is the user's from now on.
     ///
     /// # Errors
     /// [`LedgerError`]: it cannot be written. In memory it holds all the same.
     pub fn commit(&self) -> Result<(), LedgerError> {
-        let created =
-            self.numbers(|entry| entry.state == State::Created && entry.intent.role != Role::Shared);
+        let created = self.numbers(|entry| entry.state == State::Created && entry.intent.is_for_the_user());
         self.tell(&created.into_iter().map(|entry| (entry, Event::Committed)).collect::<Vec<_>>())
     }
 
@@ -168,6 +189,9 @@ impl Ledger {
     pub fn image(&self) -> Option<ImageId> {
         self.entries().into_iter().find_map(|entry| match entry.id {
             Some(Id::Image(id)) if entry.intent.role == Role::Commit => Some(id),
+            Some(Id::Image(id)) if entry.intent.role == Role::Result && entry.state == State::Committed => {
+                Some(id)
+            }
             _ => None,
         })
     }

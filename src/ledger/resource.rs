@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::{ImageId, InstanceId, SnapshotId};
+use crate::cloud::{ImageId, InstanceId, ObjectsId, SnapshotId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -12,6 +12,8 @@ pub enum Kind {
     Instance,
     Image,
     Snapshot,
+    /// All below a prefix of a bucket.
+    Objects,
 }
 
 impl Kind {
@@ -21,6 +23,7 @@ impl Kind {
             Self::Instance => "instance",
             Self::Image => "image",
             Self::Snapshot => "snapshot",
+            Self::Objects => "objects",
         }
     }
 }
@@ -38,6 +41,7 @@ pub enum Id {
     Instance(InstanceId),
     Image(ImageId),
     Snapshot(SnapshotId),
+    Objects(ObjectsId),
 }
 
 impl Id {
@@ -47,6 +51,7 @@ impl Id {
             Self::Instance(_) => Kind::Instance,
             Self::Image(_) => Kind::Image,
             Self::Snapshot(_) => Kind::Snapshot,
+            Self::Objects(_) => Kind::Objects,
         }
     }
 }
@@ -57,6 +62,7 @@ impl fmt::Display for Id {
             Self::Instance(id) => id.fmt(f),
             Self::Image(id) => id.fmt(f),
             Self::Snapshot(id) => id.fmt(f),
+            Self::Objects(id) => id.fmt(f),
         }
     }
 }
@@ -70,6 +76,12 @@ impl From<InstanceId> for Id {
 impl From<ImageId> for Id {
     fn from(id: ImageId) -> Self {
         Self::Image(id)
+    }
+}
+
+impl From<ObjectsId> for Id {
+    fn from(id: ObjectsId) -> Self {
+        Self::Objects(id)
     }
 }
 

@@ -11,7 +11,7 @@ use super::entry::{Entry, Event, Role, State};
 use super::{Id, Kind, Ledger, Left};
 use crate::cloud::{
     Cloud, CloudError, Clouds, ErrorKind, Image, ImageId, ImageQuery, InstanceQuery, InstanceState,
-    SnapshotId, SnapshotQuery, retrying,
+    ObjectsId, SnapshotId, SnapshotQuery, retrying,
 };
 use crate::host::error::chain;
 use crate::host::stop::Stop;
@@ -193,7 +193,9 @@ impl Ledger {
         let mut ends = Vec::new();
         for id in ids {
             let end = match entry.intent.role {
-                Role::Temporary => until(seen_from, || remove(&id, &cloud, run)).await.unwrap_or(End::Absent),
+                Role::Temporary | Role::Result => {
+                    until(seen_from, || remove(&id, &cloud, run)).await.unwrap_or(End::Absent)
+                }
                 Role::Commit => End::Kept(format!("it was registered after all ({})", entry.intent.what)),
                 Role::Shared => End::Absent,
             };
@@ -246,6 +248,8 @@ async fn find(entry: &Entry, cloud: &Cloud) -> Result<Vec<Id>, CloudError> {
             let found = retrying(&never, || cloud.instances.find(&query)).await?;
             found.into_iter().map(|one| one.id.into()).collect()
         }
+        // Their id is known before any of them is made.
+        Kind::Objects => Vec::new(),
     })
 }
 
@@ -265,7 +269,7 @@ pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run) -> Option<End> {
             Err(error) => Some(error),
         },
         (Run::Dry, Id::Snapshot(_)) => None,
-        (Run::Dry, Id::Image(_) | Id::Instance(_)) => return Some(End::Removed),
+        (Run::Dry, Id::Image(_) | Id::Instance(_) | Id::Objects(_)) => return Some(End::Removed),
     };
     if let Id::Snapshot(snapshot) = id
         && error.as_ref().is_none_or(|error| error.kind == ErrorKind::InUse)
@@ -290,6 +294,20 @@ async fn delete(id: &Id, cloud: &Cloud) -> Result<(), CloudError> {
         Id::Snapshot(id) => retrying(&never, || cloud.snapshots.delete(id)).await,
         Id::Image(id) => retrying(&never, || cloud.images.deregister(id)).await,
         Id::Instance(id) => retrying(&never, || cloud.instances.terminate(id)).await,
+        Id::Objects(id) => delete_objects(id, cloud).await,
+    }
+}
+
+async fn delete_objects(id: &ObjectsId, cloud: &Cloud) -> Result<(), CloudError> {
+    let (never, bucket) = (Stop::never(), id.bucket());
+    loop {
+        let keys = retrying(&never, || cloud.objects.list(bucket, id.prefix())).await?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        for key in keys {
+            retrying(&never, || cloud.objects.delete(bucket, &key)).await?;
+        }
     }
 }
 
@@ -322,6 +340,9 @@ async fn look(id: &Id, cloud: &Cloud) -> Result<Sight, CloudError> {
                 if over { Sight::Over } else { shown(found.is_empty()) }
             })
         }
+        Id::Objects(id) => retrying(&never, || cloud.objects.list(id.bucket(), id.prefix()))
+            .await
+            .map(|keys| shown(keys.is_empty())),
     };
     match sight {
         Err(error) if error.kind == ErrorKind::NotFound => Ok(Sight::Unknown),

@@ -98,13 +98,13 @@ impl Drop for Partial {
 }
 
 /// What reads where nothing was put: for each block another piece of two blocks of pseudo-random bytes.
-struct Noise {
+pub(super) struct Noise {
     seed: u64,
     pool: Vec<u8>,
 }
 
 impl Noise {
-    fn of(snapshot: &SnapshotId) -> Self {
+    pub(super) fn of(snapshot: &SnapshotId) -> Self {
         let digest = Digest::of(snapshot.as_str().as_bytes());
         let mut seed = [0; 8];
         seed.copy_from_slice(&digest.0[..8]);
@@ -115,7 +115,7 @@ impl Noise {
         Self { seed, pool }
     }
 
-    fn block(&self, index: BlockIndex) -> &[u8] {
+    pub(super) fn block(&self, index: BlockIndex) -> &[u8] {
         // Steps of 8 bytes: 65,536 different pieces. An odd constant, so that neighbours are far apart in the pool.
         let step = split_mix(self.seed ^ (u64::from(index.0) + 1).wrapping_mul(0xd134_2543_de82_ef95));
         let start = usize::try_from(step % (BLOCK_SIZE as u64 / 8)).unwrap_or(0) * 8;

@@ -11,10 +11,10 @@ use super::place::LocalPlace;
 use super::refusal::Refusal;
 use super::snapshots::{self, completed};
 use super::store::{Store, StoreError};
-use super::{durable, laws, sharing};
+use super::{create_image, durable, laws, sharing};
 use crate::cloud::{
-    AccountId, Digest, ErrorKind, Image, ImageId, ImageQuery, ImageState, Images, NewCopy, NewImage, Place,
-    Result, Snapshot, SnapshotId, SnapshotState, Tags, Token,
+    AccountId, Digest, ErrorKind, Image, ImageId, ImageQuery, ImageState, Images, InstanceId, NewCopy,
+    NewImage, NewImageOf, Place, Result, Snapshot, SnapshotId, SnapshotState, Tags, Token,
 };
 use crate::host::clock;
 
@@ -54,6 +54,16 @@ impl Images for LocalImages {
     async fn deregister(&self, id: &ImageId) -> Result<()> {
         let id = id.clone();
         self.0.call("DeregisterImage", move |here| deregister(here, &id)).await
+    }
+
+    async fn create(&self, of: &InstanceId, new: &NewImageOf) -> Result<ImageId> {
+        let (of, new) = (of.clone(), new.clone());
+        self.0.call("CreateImage", move |here| create_image::create(here, &of, &new)).await
+    }
+
+    async fn untag(&self, id: &ImageId, keys: &[String]) -> Result<()> {
+        let (id, keys) = (id.clone(), keys.to_vec());
+        self.0.call("DeleteTags", move |here| untag(here, &id, &keys)).await
     }
 
     async fn tag(&self, id: &ImageId, tags: &Tags) -> Result<()> {
@@ -149,7 +159,7 @@ fn owners_asked_for(
     Ok(accounts)
 }
 
-fn register(here: &LocalPlace, new: &NewImage) -> std::result::Result<ImageId, Refusal> {
+pub(super) fn register(here: &LocalPlace, new: &NewImage) -> std::result::Result<ImageId, Refusal> {
     laws::image(new)?;
     let _registering = here.lock()?;
     name_is_free(here, &new.name)?;
@@ -190,8 +200,9 @@ fn register(here: &LocalPlace, new: &NewImage) -> std::result::Result<ImageId, R
     Ok(id)
 }
 
-/// The caller holds the place's lock.
-fn name_is_free(here: &LocalPlace, name: &str) -> std::result::Result<(), Refusal> {
+/// # Errors
+/// `Exists`, where it is another image's.
+pub(super) fn name_is_free(here: &LocalPlace, name: &str) -> std::result::Result<(), Refusal> {
     match all(here)?.into_iter().find(|image| image.name == name) {
         None => Ok(()),
         Some(other) => Err(Refusal::new(
@@ -309,6 +320,15 @@ fn tag(here: &LocalPlace, id: &ImageId, tags: &Tags) -> std::result::Result<(), 
     let mut image: Image = durable::read_json(&file)?.ok_or_else(|| missing(id))?;
     image.tags.extend(tags.clone());
     laws::tags(&image.tags, "InvalidParameterValue")?;
+    durable::write_json(&file, &image)?;
+    Ok(())
+}
+
+fn untag(here: &LocalPlace, id: &ImageId, keys: &[String]) -> std::result::Result<(), Refusal> {
+    let _registering = here.lock()?;
+    let file = here.image(id).join("image.json");
+    let mut image: Image = durable::read_json(&file)?.ok_or_else(|| missing(id))?;
+    image.tags.retain(|key, _| !keys.contains(key));
     durable::write_json(&file, &image)?;
     Ok(())
 }

@@ -36,6 +36,12 @@ pub(super) struct Record {
     pub(super) request: String,
     pub(super) lifetime_seconds: u32,
     pub(super) launched: Timestamp,
+    /// Whether its disk is to become an image: it is stopped, and not terminated, when it powers itself off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) build: bool,
+    /// The port of the loopback address that leads to its ssh, where commands are sent to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) port: Option<u16>,
     /// Set when its disk is gone.
     pub(super) ended: Option<Ended>,
 }
@@ -94,7 +100,10 @@ impl InstanceFolder {
             self.last_words()
                 .unwrap_or_else(|| "the guest powered itself off, or its QEMU was killed".to_owned())
         };
-        Ok((InstanceState::Terminated, Some(reason)))
+        // Without its disk its launch was broken off.
+        let stopped = record.build && self.0.join("disk.raw").exists();
+        let state = if stopped { InstanceState::Stopped } else { InstanceState::Terminated };
+        Ok((state, Some(reason)))
     }
 
     /// What QEMU said at its end; warnings that it gives on a good day are nothing.
@@ -132,7 +141,7 @@ impl InstanceFolder {
 
     /// Takes its disk away and keeps its record and the end of its console.
     pub(super) fn end(&self, mut record: Record, reason: String) -> io::Result<()> {
-        for name in ["disk.raw", "variables.fd", "user-data", "metadata.json"] {
+        for name in ["disk.raw", "variables.fd", "user-data", "metadata.json", "key", "key.pub"] {
             match std::fs::remove_file(self.0.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

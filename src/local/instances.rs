@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::accelerator::Emulator;
+use super::commands;
 use super::firmware::Firmware;
 use super::instance_folder::{InstanceFolder, Record, VERSION, held};
 use super::laws;
@@ -19,8 +20,8 @@ use super::metadata::{self, Identity, Metadata};
 use super::qemu::{Console, DiskBus, Machine, PROGRAM, QemuError, bootable, own_firmware};
 use super::{Store, StoreError};
 use crate::cloud::{
-    CloudError, Digest, ErrorKind, Image, ImageState, Instance, InstanceId, InstanceQuery, InstanceState,
-    Instances, NewInstance, Place, Result, Token,
+    BUILD_KEY, CloudError, Digest, ErrorKind, Image, ImageState, Instance, InstanceId, InstanceQuery,
+    InstanceState, Instances, NewInstance, Place, Result, Token,
 };
 use crate::host::clock;
 use crate::host::exec::Cmd;
@@ -30,6 +31,7 @@ use crate::host::stop::Stop;
 const RUN: &str = "RunInstances";
 const DESCRIBE: &str = "DescribeInstances";
 const CONSOLE: &str = "GetConsoleOutput";
+const STOP: &str = "StopInstances";
 const TERMINATE: &str = "TerminateInstances";
 
 /// Bytes of user data that EC2 takes.
@@ -41,6 +43,8 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// How long a killed process may take to be gone: it may be writing to a slow disk.
 const DYING: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a guest may take to power itself off when it is asked: as EC2, which takes it by force after some minutes.
+const POWERING_OFF: Duration = Duration::from_secs(120);
 
 /// What the wrapper does around QEMU, in the instance's folder: leaves its process id, takes the lock that says that it
 /// lives, and ends QEMU when its life is over. All of it is one process group, `timeout`'s.
@@ -273,6 +277,10 @@ impl LocalInstances {
         let ovmf =
             own_firmware(order.firmware, &folder.join("variables.fd")).map_err(|error| self.qemu(error))?;
         let served = Metadata::of(&order.image, &record.identity, Some(&self.place));
+        let mut served = served;
+        if record.build {
+            served.set_key(&self.make_key(folder).await?);
+        }
         metadata::write(folder, &served, user_data).map_err(self.io(RUN, folder))?;
         let program = match &self.program {
             Some(program) => program.clone(),
@@ -286,6 +294,7 @@ impl LocalInstances {
             throw_away: false,
             console: Console::File(folder.join("console.log")),
             metadata: metadata::command(&program, folder),
+            ssh: record.port,
             identity: record.identity.clone(),
         };
         Cmd::new("sh")
@@ -297,6 +306,22 @@ impl LocalInstances {
             .detach()
             .map_err(|error| self.qemu(error.into()))?;
         self.begun(home).await
+    }
+
+    /// Makes the key by which commands get into the instance, and gives its public half.
+    async fn make_key(&self, folder: &Path) -> Result<String> {
+        let path = commands::key(folder);
+        Cmd::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", BUILD_KEY, "-f"])
+            .arg(&path)
+            .run(&Stop::never())
+            .await
+            .map_err(|error| {
+                let message = "no key can be made (on Debian and Ubuntu: apt-get install openssh-client)";
+                self.error(RUN, ErrorKind::Unknown, message).with_source(error)
+            })?;
+        let public = path.with_extension("pub");
+        std::fs::read_to_string(&public).map_err(self.io(RUN, &public))
     }
 
     /// Waits until the machine runs, or takes what it said when it ended at once.
@@ -363,16 +388,22 @@ struct Order {
     bus: DiskBus,
 }
 
+/// A port of the loopback address that nobody has now. Where somebody takes it before QEMU does, QEMU ends at once.
+fn free_port() -> io::Result<u16> {
+    Ok(std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
 /// Tells requests apart: the same token must come with the same one.
 fn request_of(new: &NewInstance) -> String {
     let text = format!(
-        "{}\n{:?}\n{}\n{:?}\n{:?}\n{}\n{:?}",
+        "{}\n{:?}\n{}\n{:?}\n{:?}\n{}\n{:?}\n{:?}",
         new.image,
         new.kind,
         Digest::of(&new.user_data),
         new.boot_mode,
         new.root_size,
         new.lifetime_seconds,
+        new.build,
         new.tags
     );
     Digest::of(text.as_bytes()).hex()
@@ -401,6 +432,8 @@ impl Instances for LocalInstances {
                 request,
                 lifetime_seconds: new.lifetime_seconds,
                 launched: clock::wall(),
+                build: new.build.is_some(),
+                port: new.build.is_some().then(free_port).transpose().map_err(self.io(RUN, &folder))?,
                 ended: None,
             };
             let home = InstanceFolder(folder.join(&record.identity.instance));
@@ -451,6 +484,25 @@ impl Instances for LocalInstances {
     async fn console(&self, id: &InstanceId) -> Result<Vec<u8>> {
         let home = self.home(CONSOLE, id)?;
         home.console().map_err(self.io(CONSOLE, &home.0))
+    }
+
+    /// A guest that does not end by itself is ended: it is asked through its ssh where there is one.
+    async fn stop(&self, id: &InstanceId) -> Result<()> {
+        let home = self.home(STOP, id)?;
+        let record = home.read().map_err(self.io(STOP, &home.0))?;
+        let Some(record) = record.filter(|record| record.build) else {
+            return Err(self
+                .error(STOP, ErrorKind::Invalid, format!("{id} was not launched to be stopped"))
+                .with_code("UnsupportedOperation"));
+        };
+        if let Some(port) = record.port.filter(|_| home.runs().is_ok_and(|runs| runs)) {
+            commands::power_off(&home.0, port).await;
+            let began = tokio::time::Instant::now();
+            while home.runs().map_err(self.io(STOP, &home.0))? && began.elapsed() < POWERING_OFF {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        self.kill(STOP, &home).await
     }
 
     async fn terminate(&self, id: &InstanceId) -> Result<()> {

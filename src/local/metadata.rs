@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::cloud::{Image, Place};
+use super::objects;
+use crate::cloud::{BUILD_KEY, Image, Place};
 use crate::host::clock;
 
 /// Bytes of a request's line and headers: the largest that EC2's clients send is a few hundred.
@@ -29,6 +30,7 @@ const ADDRESS: &str = "169.254.169.15";
 
 const METADATA: &str = "metadata.json";
 const USER_DATA: &str = "user-data";
+const KEYS: &str = "meta-data/public-keys";
 
 /// What makes one machine differ from another, inside and out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +155,11 @@ impl Metadata {
         }
     }
 
+    /// The key by which root is reached, as EC2 gives the key of an instance's key pair.
+    pub fn set_key(&mut self, public: &str) {
+        self.tree.insert(format!("{KEYS}/0/openssh-key"), public.to_owned());
+    }
+
     /// `EXPIRY.DIGEST`: nothing needs to be kept of the tokens that were given.
     fn token(&self, expires: i64) -> String {
         let mut hash = Sha256::new();
@@ -171,6 +178,10 @@ impl Metadata {
     /// A value, or the names in a folder, one a line, folders with a slash.
     fn look(&self, path: &str) -> Option<String> {
         let path = path.trim_matches('/');
+        if path == KEYS && self.tree.contains_key(&format!("{KEYS}/0/openssh-key")) {
+            // Not a folder's list as others are: number and name.
+            return Some(format!("0={BUILD_KEY}"));
+        }
         if let Some(value) = self.tree.get(path) {
             return Some(value.clone());
         }
@@ -223,8 +234,39 @@ pub fn answer(folder: &Path, mut input: impl Read, output: &mut impl Write) -> i
     let Some(head) = read_head(&mut input)? else {
         return Ok(());
     };
+    if let Some(name) = object_of(&head) {
+        return send_object(folder, name, output);
+    }
     let response = respond(&metadata, &user_data, &head, clock::wall());
     output.write_all(&response.bytes())?;
+    output.flush()
+}
+
+/// The name of the object that a request wants, which is no path.
+fn object_of(head: &[u8]) -> Option<&str> {
+    let end = head.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let line = std::str::from_utf8(&head[..end]).ok()?.lines().next()?;
+    let (prefix, name) = line.strip_prefix("GET /")?.split_once(' ')?.0.split_once('/')?;
+    (prefix == objects::LINKS && objects::is_name(name)).then_some(name)
+}
+
+/// Sends an object of the instance's place: `FOLDER/../../objects/NAME`, as the store lays them out.
+fn send_object(folder: &Path, name: &str, output: &mut impl Write) -> io::Result<()> {
+    let path = folder.join("../../objects").join(name);
+    let mut file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            output.write_all(&Response::refusal(404).bytes())?;
+            return output.flush();
+        }
+        Err(error) => return Err(error),
+    };
+    let length = file.metadata()?.len();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    output.write_all(head.as_bytes())?;
+    io::copy(&mut file, output)?;
     output.flush()
 }
 

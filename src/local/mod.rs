@@ -12,12 +12,15 @@
 //!   snapshots/SNAPSHOT/        snapshot.json and its block maps (snapshot_folder.rs)
 //!   images/IMAGE/              image.json, and who else may have it (sharing.rs)
 //!   parameters/SHA-256.json    all versions of one parameter
+//!   objects/SHA-256            an object, and SHA-256.json with its key
 //!   instances/
 //! ```
 //! Names that begin with a dot are unfinished or already deleted; `Store::collect_garbage` takes them away.
 
 mod accelerator;
 mod blocks;
+mod commands;
+mod create_image;
 mod disk;
 mod durable;
 mod firmware;
@@ -28,6 +31,8 @@ mod instances;
 mod laws;
 mod map;
 pub mod metadata;
+mod networks;
+mod objects;
 mod parameters;
 mod place;
 pub mod qemu;
@@ -130,7 +135,10 @@ impl Clouds for LocalClouds {
             instances: Arc::new(here.instances()),
             parameters: Arc::new(parameters::LocalParameters(here.clone())),
             account: Arc::new(settings::LocalAccount(here.clone())),
-            keys: Arc::new(settings::LocalKeys(here)),
+            keys: Arc::new(settings::LocalKeys(here.clone())),
+            commands: Arc::new(commands::LocalCommands::new(here.clone())),
+            objects: Arc::new(objects::LocalObjects(here.clone())),
+            networks: Arc::new(networks::LocalNetworks(here)),
         })
     }
 }

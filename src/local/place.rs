@@ -37,6 +37,10 @@ impl LocalPlace {
         self.store.place_dir(&self.place).join("parameters")
     }
 
+    pub(super) fn objects(&self) -> PathBuf {
+        self.store.place_dir(&self.place).join("objects")
+    }
+
     pub(super) fn instances(&self) -> LocalInstances {
         LocalInstances::new(self.store.clone(), self.place.clone())
     }

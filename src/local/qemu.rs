@@ -1,6 +1,6 @@
 //! QEMU: one command line from a typed machine that looks like an instance of EC2 from inside.
 //!
-//! Opens no port on the host. The guest reaches the outside through QEMU's user-mode network, and its metadata service
+//! Opens no port on the host, but one of the loopback address for an instance that commands are sent to. The guest reaches the outside through QEMU's user-mode network, and its metadata service
 //! through a program that QEMU starts for each connection. Through that network's gateway, 169.254.169.2, it also
 //! reaches what listens on the host's loopback address: QEMU has no switch for that.
 
@@ -54,6 +54,8 @@ pub struct Machine {
     pub identity: Identity,
     /// The program that answers one connection to the metadata service on its standard streams, and its arguments.
     pub metadata: Vec<OsString>,
+    /// A port of the loopback address that leads to the guest's ssh.
+    pub ssh: Option<u16>,
 }
 
 impl Machine {
@@ -90,8 +92,10 @@ impl Machine {
         };
         add(&["-drive".as_ref(), &drive, "-device".as_ref(), device.as_ref()]);
         // The range in which 169.254.169.254 lies, so that the metadata service is a neighbour and needs no route.
+        let forward = self.ssh.map(|port| format!("hostfwd=tcp:127.0.0.1:{port}-:22,")).unwrap_or_default();
         let network = option(&[
             b"user,id=net,net=169.254.169.0/24,host=169.254.169.2,dns=169.254.169.3,dhcpstart=169.254.169.15,",
+            forward.as_bytes(),
             b"guestfwd=tcp:169.254.169.254:80-cmd:",
             escaped(&shell_words(&self.metadata)).as_bytes(),
         ]);
@@ -219,6 +223,7 @@ pub async fn interactive(session: Session<'_>, stop: &Stop) -> Result<Exit, Qemu
         console: Console::Terminal,
         identity,
         metadata: super::metadata::command(session.program, session.folder),
+        ssh: None,
     };
     let command = Cmd::new(PROGRAM).args(machine.args()).env("TMPDIR", session.folder);
     Ok(command.interactive(stop).await?)
@@ -258,6 +263,7 @@ mod tests {
             console: Console::File("/a,b/console.log".into()),
             identity: Identity::new(),
             metadata: vec!["/it's here/bakehouse".into(), "metadata".into(), "/a,b".into()],
+            ssh: None,
         }
     }
 

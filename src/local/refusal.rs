@@ -25,6 +25,10 @@ impl Refusal {
         Self::new(ErrorKind::NotFound, code, message)
     }
 
+    pub(super) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
     pub(super) fn into_error(self, operation: &'static str, place: &Place) -> CloudError {
         let mut error = CloudError::new(self.kind, operation, place, self.message);
         error.code = self.code.map(str::to_owned);

@@ -108,7 +108,11 @@ pub(super) fn completed(
     }
 }
 
-fn start(here: &LocalPlace, new: &NewSnapshot, token: &Token) -> std::result::Result<SnapshotId, Refusal> {
+pub(super) fn start(
+    here: &LocalPlace,
+    new: &NewSnapshot,
+    token: &Token,
+) -> std::result::Result<SnapshotId, Refusal> {
     laws::snapshot(new)?;
     let id = id_for(&here.place, token)?;
     let request = fingerprint(new);
@@ -166,7 +170,7 @@ fn start(here: &LocalPlace, new: &NewSnapshot, token: &Token) -> std::result::Re
     Ok(id)
 }
 
-fn put(
+pub(super) fn put(
     here: &LocalPlace,
     id: &SnapshotId,
     index: BlockIndex,
@@ -210,7 +214,7 @@ fn put(
     or_missing(set, &folder, id, EBS_NOT_FOUND)
 }
 
-fn complete(
+pub(super) fn complete(
     here: &LocalPlace,
     id: &SnapshotId,
     changed: u32,

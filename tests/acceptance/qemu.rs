@@ -41,6 +41,7 @@ fn new(image: &Image) -> NewInstance {
         boot_mode: None,
         root_size: None,
         lifetime_seconds: 120,
+        build: None,
         tags: Tags::from([("bakehouse:bake".to_owned(), "test".to_owned())]),
     }
 }
