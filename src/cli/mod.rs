@@ -15,6 +15,7 @@ mod plan;
 mod policy;
 mod session;
 mod shell;
+mod snapshot;
 mod sweep;
 mod test;
 mod throw_away;
@@ -58,6 +59,7 @@ enum Verb {
     Boot(boot::Args),
     Shell(shell::Args),
     Export(export::Args),
+    Snapshot(snapshot::Args),
     Sweep(sweep::Args),
     #[command(hide = true)]
     Metadata(metadata::Args),
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Verb::Boot(verb) => boot::run(&verb, &args.global),
         Verb::Shell(verb) => shell::run(&verb, &args.global),
         Verb::Export(verb) => export::run(&verb, &args.global),
+        Verb::Snapshot(verb) => snapshot::run(&verb, &args.global),
         Verb::Sweep(verb) => sweep::run(&verb, &args.global),
         Verb::Metadata(verb) => metadata::run(&verb),
         Verb::KeepRoot(verb) => keep_root::run(&verb),

@@ -74,16 +74,17 @@ pub fn areas(ids: &DiskIds, size: u64) -> Vec<Range<u64>> {
     areas
 }
 
-fn all(size: u64) -> impl Iterator<Item = BlockIndex> {
+/// The blocks of a disk of so many bytes.
+pub fn all(size: u64) -> impl Iterator<Item = BlockIndex> {
     // A volume of 64 TiB has 2^27 blocks.
     (0..u32::try_from(size.div_ceil(BLOCK_SIZE as u64)).unwrap_or(u32::MAX)).map(BlockIndex)
 }
 
 /// Sorted, disjoint ranges of block numbers.
-struct Blocks(Vec<Range<u64>>);
+pub(super) struct Blocks(Vec<Range<u64>>);
 
 impl Blocks {
-    fn of(bytes: &[Range<u64>]) -> Self {
+    pub(super) fn of(bytes: &[Range<u64>]) -> Self {
         let size = BLOCK_SIZE as u64;
         let mut ranges: Vec<Range<u64>> = bytes
             .iter()
@@ -101,7 +102,7 @@ impl Blocks {
         Self(merged)
     }
 
-    fn has(&self, index: BlockIndex) -> bool {
+    pub(super) fn has(&self, index: BlockIndex) -> bool {
         let index = u64::from(index.0);
         let after = self.0.partition_point(|range| range.start <= index);
         after > 0 && self.0[after - 1].contains(&index)

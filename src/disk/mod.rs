@@ -30,7 +30,7 @@ pub use block_map::BlockMap;
 pub use delta::Delta;
 pub use layout::Layout;
 pub use sparse::SparseDisk;
-pub use transfer::{Pipe, TransferError};
+pub use transfer::{Pipe, TransferError, Unless};
 
 /// The sector of every disk here, in bytes: what EBS volumes and raw files have.
 pub const SECTOR: u64 = 512;

@@ -1,22 +1,30 @@
 //! Blocks between a disk and a snapshot: one pipeline with bounded memory. Requests in flight are bounded by what the
 //! cloud says it handles well, hashing is off the async threads, and the first error that lasts stops all.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use bytes::BytesMut;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 
 use super::Disk;
 use super::block_map::BlockMap;
 use super::delta::{Delta, read_block};
 use crate::cloud::{
-    BLOCK_SIZE, Block, BlockIndex, CloudError, Digest, LinearChecksum, ListedBlock, SnapshotId, Snapshots,
-    ZERO_BLOCK, retrying,
+    BLOCK_SIZE, Block, BlockIndex, BlockToken, CloudError, Digest, LinearChecksum, ListedBlock, SnapshotId,
+    Snapshots, ZERO_BLOCK, ZEROS, retrying,
 };
 use crate::host::stop::Stop;
 use crate::report::{Event, Reporter};
 
 /// Events of progress come once in this many blocks: 64 MiB.
 const PROGRESS_EVERY: u64 = 128;
+/// Blocks that are read from the disk, hashed or written at once. Each is a thread for that time: enough for the
+/// processors and for a disk that answers several requests in the time of one, few enough for their stacks.
+const AT_THE_DISK: usize = 8;
 
 /// Where blocks come from or go to.
 #[derive(Clone)]
@@ -32,6 +40,17 @@ impl std::fmt::Debug for Pipe {
     }
 }
 
+/// Which blocks of a disk need not be put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unless {
+    /// All are.
+    Never,
+    /// Those of zeros.
+    Zero,
+    /// Those that this snapshot has with the same content: the new one begins as it.
+    In(SnapshotId),
+}
+
 impl Pipe {
     /// Reads all blocks of a snapshot into `disk`, verifies each, and gives their digests. Blocks of zeros stay holes.
     ///
@@ -40,16 +59,19 @@ impl Pipe {
     pub async fn download(&self, from: &SnapshotId, disk: &Arc<dyn Disk>) -> Result<BlockMap, TransferError> {
         let (blocks, volume_size) = self.list(from).await?;
         let total = blocks.len() as u64;
-        let mut done = stream::iter(blocks)
-            .map(|block| self.fetch(from, block, Some(disk)))
-            .buffer_unordered(self.snapshots.concurrency());
+        let work = Arc::new(Work::new(self, disk, from));
+        let fetch = move |block: ListedBlock| {
+            let work = work.clone();
+            async move { Ok((block.index, work.fetch(block.index, &block.token, true).await?)) }
+        };
         let mut map = BlockMap::new(volume_size);
         let mut count = 0;
-        while let Some((index, digest)) = done.try_next().await? {
+        self.each(blocks, fetch, |(index, digest)| {
             map.insert(index, digest);
             count += 1;
             self.progress("blocks read", count, total);
-        }
+        })
+        .await?;
         Ok(map)
     }
 
@@ -64,19 +86,81 @@ impl Pipe {
         to: &SnapshotId,
     ) -> Result<Digest, TransferError> {
         let total = delta.len() as u64;
-        let mut done = stream::iter(delta.iter().copied())
-            .map(|(index, digest)| self.store(disk, index, digest, to))
-            .buffer_unordered(self.snapshots.concurrency());
+        let work = Arc::new(Work::new(self, disk, to));
+        let store = move |(index, digest): (BlockIndex, Digest)| {
+            let work = work.clone();
+            async move {
+                let (data, _) = work.read(index, Some(digest)).await?;
+                work.put(index, data, digest).await
+            }
+        };
         let mut count = 0;
-        while let Some(()) = done.try_next().await? {
+        self.each(delta.clone(), store, |()| {
             count += 1;
             self.progress("blocks stored", count, total);
-        }
-        let mut sum = LinearChecksum::default();
-        for (_, digest) in delta {
-            sum.add(digest);
-        }
-        Ok(sum.finish())
+        })
+        .await?;
+        Ok(checksum(delta))
+    }
+
+    /// Puts blocks of `disk` into a snapshot that was started, each read and hashed once on its way, and gives those that
+    /// were put, ascending.
+    ///
+    /// # Errors
+    /// [`TransferError`]
+    pub async fn upload_unless(
+        &self,
+        disk: &Arc<dyn Disk>,
+        blocks: Vec<BlockIndex>,
+        unless: &Unless,
+        to: &SnapshotId,
+    ) -> Result<Delta, TransferError> {
+        let total = blocks.len() as u64;
+        let written = disk.written().map_err(TransferError::Read)?;
+        let written = Arc::new(super::delta::Blocks::of(&written));
+        let work = Arc::new(Work::new(self, disk, to));
+        let parent = match unless {
+            Unless::In(parent) => {
+                let (listed, _) = self.list(parent).await?;
+                let tokens: HashMap<_, _> =
+                    listed.into_iter().map(|block| (block.index, block.token)).collect();
+                Some(Arc::new((Work::new(self, disk, parent), tokens)))
+            }
+            Unless::Never | Unless::Zero => None,
+        };
+        let keep_zero = *unless != Unless::Zero;
+        let store = move |index: BlockIndex| {
+            let (work, parent, written) = (work.clone(), parent.clone(), written.clone());
+            async move {
+                let known = (!written.has(index)).then_some(*ZERO_BLOCK);
+                if known.is_some() && !keep_zero {
+                    return Ok(None);
+                }
+                let (data, digest) = work.read(index, known).await?;
+                if digest == *ZERO_BLOCK && !keep_zero {
+                    work.buffers.give(data);
+                    return Ok(None);
+                }
+                if let Some((parents, tokens)) = parent.as_deref()
+                    && let Some(token) = tokens.get(&index)
+                    && parents.fetch(index, token, false).await? == digest
+                {
+                    work.buffers.give(data);
+                    return Ok(None);
+                }
+                work.put(index, data, digest).await?;
+                Ok(Some((index, digest)))
+            }
+        };
+        let (mut delta, mut count) = (Delta::new(), 0);
+        self.each(blocks, store, |put| {
+            delta.extend(put);
+            count += 1;
+            self.progress("blocks looked at and stored", count, total);
+        })
+        .await?;
+        delta.sort_by_key(|(index, _)| *index);
+        Ok(delta)
     }
 
     /// Reads up to `count` blocks of `delta` back from a completed snapshot, spread over it, and compares them.
@@ -91,20 +175,33 @@ impl Pipe {
     ) -> Result<(), TransferError> {
         let (listed, _) = self.list(from).await?;
         let every = (delta.len() / count.max(1)).max(1);
+        let differs = |index| TransferError::Differs { snapshot: from.clone(), index };
+        let mut sample = Vec::new();
         for (index, digest) in delta.iter().step_by(every).take(count) {
             let at = listed.binary_search_by_key(index, |block| block.index);
-            let block = at
-                .map(|at| listed[at].clone())
-                .map_err(|_| TransferError::Differs { snapshot: from.clone(), index: *index })?;
-            let (_, found) = self.fetch(from, block, None).await?;
-            if found != *digest {
-                return Err(TransferError::Differs { snapshot: from.clone(), index: *index });
-            }
+            sample.push((listed[at.map_err(|_| differs(*index))?].clone(), *digest));
         }
-        Ok(())
+        let nowhere: Arc<dyn Disk> = Arc::new(Nowhere);
+        let work = Arc::new(Work::new(self, &nowhere, from));
+        let fetch = move |(block, digest): (ListedBlock, Digest)| {
+            let work = work.clone();
+            async move { Ok((block.index, work.fetch(block.index, &block.token, false).await? == digest)) }
+        };
+        let mut wrong = None;
+        self.each(sample, fetch, |(index, good)| {
+            if !good {
+                wrong.get_or_insert(index);
+            }
+        })
+        .await?;
+        wrong.map_or(Ok(()), |index| Err(differs(index)))
     }
 
-    async fn list(&self, of: &SnapshotId) -> Result<(Vec<ListedBlock>, u32), TransferError> {
+    /// Which blocks a completed snapshot has, ascending, and its size in GiB.
+    ///
+    /// # Errors
+    /// [`TransferError`]
+    pub async fn list(&self, of: &SnapshotId) -> Result<(Vec<ListedBlock>, u32), TransferError> {
         let mut blocks = Vec::new();
         let mut next = None;
         loop {
@@ -120,64 +217,48 @@ impl Pipe {
         }
     }
 
-    /// Gets a block, verifies it and writes it to `into`; bytes that do not have the digest that came with them are asked
-    /// for once more.
-    async fn fetch(
+    /// Does `work` with each item, as many at once as the cloud handles well, on all threads of the runtime, and gives
+    /// what comes of each to `done`. The first error ends all.
+    async fn each<T, R, F, Fut>(
         &self,
-        from: &SnapshotId,
-        block: ListedBlock,
-        into: Option<&Arc<dyn Disk>>,
-    ) -> Result<(BlockIndex, Digest), TransferError> {
-        let index = block.index;
-        for _ in 0..2 {
-            if self.stop.is_requested() {
-                return Err(TransferError::Stopped);
-            }
-            let (bytes, claimed) =
-                retrying(&self.stop, || self.snapshots.get_block(from, index, &block.token))
-                    .await
-                    .map_err(|source| TransferError::Get { snapshot: from.clone(), index, source })?;
-            let into = into.cloned();
-            let good = blocking(move || {
-                if bytes.len() != BLOCK_SIZE || Digest::of(&bytes) != claimed {
-                    return Ok(false);
-                }
-                if let Some(disk) = into.filter(|_| claimed != *ZERO_BLOCK) {
-                    if index.offset() + BLOCK_SIZE as u64 > disk.size() {
-                        return Err(TransferError::Outside { index });
+        items: Vec<T>,
+        work: F,
+        mut done: impl FnMut(R),
+    ) -> Result<(), TransferError>
+    where
+        T: Clone + Send + Sync + 'static,
+        R: Send + 'static,
+        F: Fn(T) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, TransferError>> + Send + 'static,
+    {
+        let at_once = self.snapshots.concurrency().min(items.len());
+        let (items, next) = (Arc::new(items), Arc::new(AtomicUsize::new(0)));
+        let (tell, mut told) = mpsc::channel(at_once.max(1));
+        // Dropping it, as an error does, ends them.
+        let mut workers = JoinSet::new();
+        for _ in 0..at_once {
+            let (items, next, work, tell) = (items.clone(), next.clone(), work.clone(), tell.clone());
+            let stop = self.stop.clone();
+            workers.spawn(async move {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let stopped = stop.is_requested();
+                    let result = if stopped { Err(TransferError::Stopped) } else { work(item.clone()).await };
+                    let over = result.is_err();
+                    if tell.send(result).await.is_err() || over {
+                        return;
                     }
-                    disk.write_at(&bytes, index.offset()).map_err(TransferError::Write)?;
                 }
-                Ok(true)
-            })
-            .await?;
-            if good {
-                return Ok((index, claimed));
-            }
+            });
         }
-        Err(TransferError::Corrupt { snapshot: from.clone(), index })
-    }
-
-    async fn store(
-        &self,
-        disk: &Arc<dyn Disk>,
-        index: BlockIndex,
-        digest: Digest,
-        to: &SnapshotId,
-    ) -> Result<(), TransferError> {
-        if self.stop.is_requested() {
-            return Err(TransferError::Stopped);
+        drop(tell);
+        while let Some(result) = told.recv().await {
+            done(result?);
         }
-        let source = disk.clone();
-        let bytes = blocking(move || {
-            let mut buffer = vec![0; BLOCK_SIZE];
-            read_block(&*source, index, &mut buffer)?;
-            Ok(Block::from(buffer))
-        })
-        .await?;
-        retrying(&self.stop, || self.snapshots.put_block(to, index, bytes.clone(), digest))
-            .await
-            .map_err(|source| TransferError::Put { snapshot: to.clone(), index, source })
+        while let Some(ended) = workers.join_next().await {
+            // One that cannot be joined has panicked, or the runtime is going down: what it had is not done.
+            ended.map_err(|_| TransferError::Stopped)?;
+        }
+        Ok(())
     }
 
     fn progress(&self, name: &str, done: u64, total: u64) {
@@ -187,11 +268,145 @@ impl Pipe {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
-) -> Result<T, TransferError> {
-    // A task that cannot be joined has panicked or the runtime is going down: either way there is no result.
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(TransferError::Stopped))
+/// The checksum of a snapshot into which `delta` was put.
+#[must_use]
+pub fn checksum(delta: &Delta) -> Digest {
+    let mut sum = LinearChecksum::default();
+    for (_, digest) in delta {
+        sum.add(digest);
+    }
+    sum.finish()
+}
+
+/// What the blocks on their way between one disk and one snapshot share.
+struct Work {
+    pipe: Pipe,
+    disk: Arc<dyn Disk>,
+    snapshot: SnapshotId,
+    buffers: Buffers,
+    at_the_disk: Semaphore,
+}
+
+impl Work {
+    fn new(pipe: &Pipe, disk: &Arc<dyn Disk>, snapshot: &SnapshotId) -> Self {
+        Self {
+            pipe: pipe.clone(),
+            disk: disk.clone(),
+            snapshot: snapshot.clone(),
+            buffers: Buffers::default(),
+            at_the_disk: Semaphore::new(AT_THE_DISK),
+        }
+    }
+
+    /// Gets a block, verifies it and writes it to the disk, if it is to go there; bytes that do not have the digest that
+    /// came with them are asked for once more.
+    async fn fetch(
+        &self,
+        index: BlockIndex,
+        token: &BlockToken,
+        to_disk: bool,
+    ) -> Result<Digest, TransferError> {
+        let Pipe { snapshots, stop, .. } = &self.pipe;
+        for _ in 0..2 {
+            let (bytes, claimed) = retrying(stop, || snapshots.get_block(&self.snapshot, index, token))
+                .await
+                .map_err(|source| TransferError::Get { snapshot: self.snapshot.clone(), index, source })?;
+            let into = to_disk.then(|| self.disk.clone());
+            let good = self
+                .blocking(move || {
+                    if bytes.len() != BLOCK_SIZE || Digest::of(&bytes) != claimed {
+                        return Ok(false);
+                    }
+                    if let Some(disk) = into.filter(|_| claimed != *ZERO_BLOCK) {
+                        if index.offset() + BLOCK_SIZE as u64 > disk.size() {
+                            return Err(TransferError::Outside { index });
+                        }
+                        disk.write_at(&bytes, index.offset()).map_err(TransferError::Write)?;
+                    }
+                    Ok(true)
+                })
+                .await?;
+            if good {
+                return Ok(claimed);
+            }
+        }
+        Err(TransferError::Corrupt { snapshot: self.snapshot.clone(), index })
+    }
+
+    /// Reads a block, and hashes it where its digest is not known. One that is known to be zeros is not read.
+    async fn read(&self, index: BlockIndex, known: Option<Digest>) -> Result<(Block, Digest), TransferError> {
+        if known == Some(*ZERO_BLOCK) {
+            return Ok((ZEROS.clone(), *ZERO_BLOCK));
+        }
+        let (disk, mut buffer) = (self.disk.clone(), self.buffers.take());
+        self.blocking(move || {
+            read_block(&*disk, index, &mut buffer)?;
+            let digest = known.unwrap_or_else(|| Digest::of(&buffer));
+            Ok((buffer.freeze(), digest))
+        })
+        .await
+    }
+
+    async fn put(&self, index: BlockIndex, data: Block, digest: Digest) -> Result<(), TransferError> {
+        let Pipe { snapshots, stop, .. } = &self.pipe;
+        retrying(stop, || snapshots.put_block(&self.snapshot, index, data.clone(), digest))
+            .await
+            .map_err(|source| TransferError::Put { snapshot: self.snapshot.clone(), index, source })?;
+        self.buffers.give(data);
+        Ok(())
+    }
+
+    /// Does what takes the processor or the disk off the async threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
+    ) -> Result<T, TransferError> {
+        // It is never closed.
+        let _turn = self.at_the_disk.acquire().await;
+        // A task that cannot be joined has panicked or the runtime is going down: either way there is no result.
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(TransferError::Stopped))
+    }
+}
+
+/// Memory for blocks, used again: a new half MiB costs the kernel as much as hashing a tenth of it.
+#[derive(Default)]
+struct Buffers(Mutex<Vec<BytesMut>>);
+
+impl Buffers {
+    fn take(&self) -> BytesMut {
+        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.unwrap_or_else(|| BytesMut::zeroed(BLOCK_SIZE))
+    }
+
+    /// Takes a block's memory back, where nobody else has it.
+    fn give(&self, data: Block) {
+        if let Ok(buffer) = data.try_into_mut()
+            && buffer.len() == BLOCK_SIZE
+        {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        }
+    }
+}
+
+/// No disk: for blocks that are only compared.
+struct Nowhere;
+
+impl Disk for Nowhere {
+    fn size(&self) -> u64 {
+        0
+    }
+
+    fn read_at(&self, _: &mut [u8], _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::InvalidInput.into())
+    }
+
+    fn written(&self) -> std::io::Result<Vec<std::ops::Range<u64>>> {
+        Ok(Vec::new())
+    }
 }
 
 /// Why blocks did not get from one side to the other.

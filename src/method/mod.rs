@@ -3,11 +3,13 @@
 mod base;
 mod change;
 mod direct;
+pub mod disk_file;
 pub mod keep;
 mod kernels;
 pub mod orphans;
 mod scratch;
 mod store;
+pub mod upload;
 mod work;
 
 use std::collections::BTreeMap;

@@ -11,13 +11,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::store::Store;
-use super::{BakeCause, BakeError, Baked, Bench, Method, base, change};
+use super::{BakeCause, BakeError, Baked, Bench, Method, base, change, disk_file};
 use crate::disk::format::{Btrfs, Ext4, RootFormat, Xfs};
 use crate::disk::ids::DiskIds;
 use crate::disk::{Disk, MIB, SparseDisk, delta};
-use crate::host::exec::Cmd;
 use crate::host::root_dir::RootDir;
-use crate::plan::{BasePlan, DiskFormat, Plan};
+use crate::plan::{BasePlan, Plan};
 use crate::recipe::RootFilesystem;
 use crate::report::Timing;
 
@@ -39,7 +38,7 @@ impl Method for ScratchMethod {
             BasePlan::File { path: file, format } => {
                 if bench.resume.is_none() {
                     let phase = bench.reporter.phase(format!("copying {}", file.display()));
-                    copy(file, *format, &path, bench).await?;
+                    disk_file::copy(file, *format, &path, &bench.stop).await?;
                     enlarge(&path, plan, bench).await?;
                     timings.push(Timing::new("copy the base", phase.done()));
                 }
@@ -78,31 +77,6 @@ fn format(filesystem: RootFilesystem) -> &'static dyn RootFormat {
         RootFilesystem::Xfs => &Xfs,
         RootFilesystem::Btrfs => &Btrfs,
     }
-}
-
-async fn copy(file: &Path, format: DiskFormat, to: &Path, bench: &Bench) -> Result<(), BakeCause> {
-    let format = match format {
-        DiskFormat::Raw => "raw",
-        DiskFormat::Qcow2 => "qcow2",
-    };
-    // A qcow2 file may name another file as its backing, any file of the host: it is opened without.
-    let source = if format == "qcow2" {
-        format!(
-            "json:{{\"driver\":\"qcow2\",\"backing\":null,\"file\":{{\"driver\":\"file\",\"filename\":{}}}}}",
-            json(file)?
-        )
-    } else {
-        format!("json:{{\"driver\":\"raw\",\"file\":{{\"driver\":\"file\",\"filename\":{}}}}}", json(file)?)
-    };
-    Cmd::new("qemu-img").args(["convert", "-O", "raw"]).arg(source).arg(to).run(&bench.stop).await?;
-    Ok(())
-}
-
-fn json(path: &Path) -> Result<serde_json::Value, BakeCause> {
-    let text = path.to_str().ok_or_else(|| BakeCause::Other {
-        what: format!("base.file: {} is not UTF-8; rename it", path.display()),
-    })?;
-    Ok(text.into())
 }
 
 /// Makes the disk as large as the recipe wants.

@@ -5,20 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::change::Changed;
-use super::{BakeError, Baked, Bench};
+use super::{BakeCause, BakeError, Baked, Bench};
 use crate::cloud::{
-    CloudError, ErrorKind, NewSnapshot, SnapshotId, SnapshotQuery, SnapshotState, Token, Wait, retrying,
-    until,
+    Cloud, CloudError, ErrorKind, NewSnapshot, SnapshotId, SnapshotQuery, SnapshotState, Token, Wait,
+    retrying, until,
 };
+use crate::disk::transfer::checksum;
 use crate::disk::{BlockMap, Delta, Disk, Pipe, SparseDisk};
-use crate::ledger::{Intent, Kind, Role};
+use crate::host::stop::Stop;
+use crate::ledger::{CreateError, Intent, Kind, Ledger, Role};
 use crate::plan::Plan;
 use crate::report::Timing;
 
 /// What the snapshot is for, as its token and the ledger call it.
 const ROOT: &str = "root snapshot";
 /// Minutes without a put after which the cloud itself gives an abandoned snapshot up: EBS's default (StartSnapshot).
-const TIMEOUT_MINUTES: u32 = 60;
+pub(super) const TIMEOUT_MINUTES: u32 = 60;
 /// Blocks of the delta that are read back.
 const SAMPLE: usize = 16;
 const COMPLETED: Wait =
@@ -66,7 +68,6 @@ pub(super) fn pipe(bench: &Bench) -> Pipe {
 impl Store<'_> {
     /// Stores the blocks. The snapshot is in the bake's ledger: on an error, unwinding it takes the snapshot away.
     pub async fn run(self, plan: &Plan, bench: &Bench) -> Result<Stored, BakeError> {
-        let snapshots = &bench.cloud.snapshots;
         let new = NewSnapshot {
             volume_size: self.volume_size,
             parent: self.parent.as_ref().map(|(id, _)| id.clone()),
@@ -76,42 +77,15 @@ impl Store<'_> {
             timeout_minutes: TIMEOUT_MINUTES,
         };
         let token = Token::of(&plan.bake, ROOT, 1);
-        let intent = Intent {
-            kind: Kind::Snapshot,
-            place: bench.cloud.place.clone(),
-            what: ROOT.to_owned(),
-            token: Some(token.as_str().to_owned()),
-            tags: new.tags.clone(),
-            role: Role::Temporary,
-        };
-        let snapshot = bench.ledger.create(intent, &bench.stop, || snapshots.start(&new, &token)).await?;
+        let snapshot = start(&new, &token, &bench.cloud, &bench.ledger, &bench.stop).await?;
         self.fill(snapshot, bench).await
     }
 
     async fn fill(self, snapshot: SnapshotId, bench: &Bench) -> Result<Stored, BakeError> {
-        let snapshots = &bench.cloud.snapshots;
         let disk: Arc<dyn Disk> = Arc::new(SparseDisk::open_read_only(self.disk)?);
         let pipe = pipe(bench);
-        let checksum = pipe.upload(&disk, &self.delta, &snapshot).await?;
-        // A volume of 64 TiB has 2^27 blocks.
-        let changed = u32::try_from(self.delta.len()).unwrap_or(u32::MAX);
-        retrying(&bench.stop, || snapshots.complete(&snapshot, changed, checksum)).await?;
-        let query = SnapshotQuery { ids: vec![snapshot.clone()], ..SnapshotQuery::default() };
-        until(COMPLETED, &bench.cloud.place, &bench.stop, || async {
-            let found = snapshots.describe(&query).await?.into_iter().next();
-            match found.map(|found| found.state) {
-                Some(SnapshotState::Completed) => Ok(Some(())),
-                Some(SnapshotState::Error) => Err(CloudError::new(
-                    ErrorKind::Invalid,
-                    "CompleteSnapshot",
-                    &bench.cloud.place,
-                    format!("{snapshot} is in the state error"),
-                )),
-                _ => Ok(None),
-            }
-        })
-        .await?;
-        pipe.read_back(&snapshot, &self.delta, SAMPLE).await?;
+        pipe.upload(&disk, &self.delta, &snapshot).await?;
+        let changed = complete(&snapshot, &self.delta, &bench.cloud, &pipe).await?;
         let mut map = self.parent.map(|(_, map)| map).unwrap_or_default();
         map.volume_size = self.volume_size;
         for (index, digest) in &self.delta {
@@ -119,4 +93,55 @@ impl Store<'_> {
         }
         Ok(Stored { snapshot, map, changed: u64::from(changed) })
     }
+}
+
+/// Starts a snapshot, by the ledger.
+pub(super) async fn start(
+    new: &NewSnapshot,
+    token: &Token,
+    cloud: &Cloud,
+    ledger: &Ledger,
+    stop: &Stop,
+) -> Result<SnapshotId, CreateError> {
+    let intent = Intent {
+        kind: Kind::Snapshot,
+        place: cloud.place.clone(),
+        what: ROOT.to_owned(),
+        token: Some(token.as_str().to_owned()),
+        tags: new.tags.clone(),
+        role: Role::Temporary,
+    };
+    ledger.create(intent, stop, || cloud.snapshots.start(new, token)).await
+}
+
+/// Completes a snapshot into which `delta` was put, waits until it is, reads a sample back, and gives the number of
+/// blocks.
+pub(super) async fn complete(
+    snapshot: &SnapshotId,
+    delta: &Delta,
+    cloud: &Cloud,
+    pipe: &Pipe,
+) -> Result<u32, BakeCause> {
+    let (snapshots, stop) = (&cloud.snapshots, &pipe.stop);
+    // A volume of 64 TiB has 2^27 blocks.
+    let changed = u32::try_from(delta.len()).unwrap_or(u32::MAX);
+    let sum = checksum(delta);
+    retrying(stop, || snapshots.complete(snapshot, changed, sum)).await?;
+    let query = SnapshotQuery { ids: vec![snapshot.clone()], ..SnapshotQuery::default() };
+    until(COMPLETED, &cloud.place, stop, || async {
+        let found = snapshots.describe(&query).await?.into_iter().next();
+        match found.map(|found| found.state) {
+            Some(SnapshotState::Completed) => Ok(Some(())),
+            Some(SnapshotState::Error) => Err(CloudError::new(
+                ErrorKind::Invalid,
+                "CompleteSnapshot",
+                &cloud.place,
+                format!("{snapshot} is in the state error"),
+            )),
+            _ => Ok(None),
+        }
+    })
+    .await?;
+    pipe.read_back(snapshot, delta, SAMPLE).await?;
+    Ok(changed)
 }

@@ -20,8 +20,8 @@ const LEDGER: &str = "ledger.jsonl";
 const LOCK: &str = "lock";
 /// What the name of a folder begins with that is being removed.
 const HIDDEN: &str = ".";
-/// What has a work folder: a bake, a test, and copies of images to look into and to boot.
-const WORDS: [&str; 4] = ["bake", "test", "copy", "boot"];
+/// What has a work folder: a bake, a test, copies of images to look into and to boot, and a disk that is stored by hand.
+const WORDS: [&str; 5] = ["bake", "test", "copy", "boot", "upload"];
 
 /// The work folder of one bake. Removed by [`WorkDir::close`], and by dropping it.
 #[derive(Debug)]

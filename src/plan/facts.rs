@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DiskFormat, Inputs, InputsError, inputs, tag};
+use super::{DiskFormat, DiskFormatError, Inputs, InputsError, inputs, tag};
 use crate::cloud::{
     Architecture, Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, Place, Tags, retrying,
 };
 use crate::host::clock::{self, whole_seconds};
-use crate::host::file;
 use crate::host::stop::Stop;
 use crate::recipe::{Base, Recipe, Scratch};
 
@@ -113,7 +112,7 @@ async fn base(
     }
     if let Some(file) = &base.file {
         let path = dir.join(file);
-        return Ok(BaseFacts::File { format: disk_format(&path)?, path });
+        return Ok(BaseFacts::File { format: DiskFormat::of(&path)?, path });
     }
     let image = if let Some(id) = &base.image {
         let id =
@@ -236,28 +235,6 @@ async fn lineage(cloud: &Cloud, image: &Image, stop: &Stop) -> Result<Vec<ImageI
     Ok(line)
 }
 
-/// A qcow2 file says so in its first four bytes; anything else is raw. One whose data lies in another file is refused:
-/// that may be any file of this host (QEMU's qcow2 specification: bytes 8 to 15, where the name of a backing file is;
-/// bytes 72 to 79, bit 2, in version 3).
-fn disk_format(path: &Path) -> Result<DiskFormat, FactsError> {
-    use std::io::Read;
-    let unreadable = |source| FactsError::File { path: path.to_owned(), source };
-    let mut head = Vec::new();
-    let file = file::open(path).map_err(|why| unreadable(why.into()))?;
-    file.take(80).read_to_end(&mut head).map_err(unreadable)?;
-    if !head.starts_with(b"QFI\xfb") {
-        return Ok(DiskFormat::Raw);
-    }
-    if head.get(8..16).is_none_or(|name| name.iter().any(|byte| *byte != 0)) {
-        return Err(FactsError::BackingFile { path: path.to_owned() });
-    }
-    let version_3 = head.get(7).is_some_and(|version| *version >= 3);
-    if version_3 && head.get(79).is_none_or(|features| features & 4 != 0) {
-        return Err(FactsError::ExternalData { path: path.to_owned() });
-    }
-    Ok(DiskFormat::Qcow2)
-}
-
 /// Why the facts are not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FactsError {
@@ -277,16 +254,8 @@ pub enum FactsError {
     NotAvailable { image: ImageId, state: String },
     #[error("this host is {architecture}; images are x86_64 or arm64, and are baked on a host of the same")]
     Host { architecture: String },
-    #[error("base.file: {} keeps its data in another file; write it into one file by `qemu-img convert -O qcow2 {} whole.qcow2`", path.display(), path.display())]
-    ExternalData { path: PathBuf },
-    #[error(
-        "base.file: {} shows what lies in another file, its backing file, which is not read; write it into one file by \
-         `qemu-img convert -O qcow2 {} whole.qcow2`",
-        path.display(), path.display()
-    )]
-    BackingFile { path: PathBuf },
-    #[error("base.file: cannot read {}", path.display())]
-    File { path: PathBuf, source: std::io::Error },
+    #[error("base.file: {0}")]
+    File(#[from] DiskFormatError),
     #[error(transparent)]
     Inputs(#[from] InputsError),
     #[error("{0}")]

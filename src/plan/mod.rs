@@ -1,6 +1,7 @@
 //! Recipe and facts become a plan: what will happen, and why this method. [`make`] is pure; [`facts`] looks up what it
 //! needs and changes nothing.
 
+mod disk_format;
 mod explain;
 pub mod facts;
 mod inputs;
@@ -8,6 +9,7 @@ mod name;
 
 use std::path::PathBuf;
 
+pub use disk_format::{DiskFormat, DiskFormatError};
 pub use facts::{BaseFacts, Facts, FactsError, Source};
 pub use inputs::{Input, Inputs, InputsError};
 use jiff::{SignedDuration, Timestamp};
@@ -53,13 +55,6 @@ pub enum BasePlan {
     File { path: PathBuf, format: DiskFormat },
     /// An image of this place.
     Image { id: ImageId, name: String, snapshot: SnapshotId, size: u32, lineage: Vec<ImageId> },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DiskFormat {
-    Raw,
-    Qcow2,
 }
 
 /// What will happen.

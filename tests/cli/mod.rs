@@ -1,5 +1,7 @@
 //! The command line as a user meets it, where no bake is needed: results, messages and exit codes.
 
+mod snapshot;
+
 use std::fs;
 
 use bakehouse::cloud::{BootMode, NewImage, Tags};

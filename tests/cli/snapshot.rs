@@ -1,0 +1,168 @@
+//! `bakehouse snapshot`: disk files to snapshots and back.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::yard::{Said, Yard};
+
+const BLOCK: u64 = 524_288;
+const SIZE: u64 = 20 * BLOCK + 4096;
+
+/// A disk of 20 blocks and a bit, with data in some and holes in others.
+fn disk(path: &Path) {
+    let file = File::create(path).unwrap();
+    file.set_len(SIZE).unwrap();
+    for block in [0, 1, 7, 20] {
+        file.write_all_at(format!("block {block}").as_bytes(), block * BLOCK).unwrap();
+    }
+    // Written zeros are data to the file system, and zeros to everybody else.
+    file.write_all_at(&[0; 4096], 5 * BLOCK).unwrap();
+}
+
+fn last_line(said: &Said) -> String {
+    said.out.lines().last().unwrap().to_owned()
+}
+
+fn upload(yard: &Yard, args: &[&str]) -> String {
+    let said = yard.command().args(["snapshot", "upload"]).args(args).output().unwrap();
+    let id = last_line(&Said::from(said).ok());
+    assert!(id.starts_with("snap-"), "{id}");
+    id
+}
+
+fn download(yard: &Yard, id: &str, name: &str) -> Vec<u8> {
+    let said = yard.run(&["snapshot", "download", id, name]).ok();
+    assert_eq!(last_line(&said), yard.path().join(name).display().to_string());
+    fs::read(yard.path().join(name)).unwrap()
+}
+
+fn put(yard: &Yard, args: &[&str]) -> (u64, u64, String) {
+    let said = yard.command().args(["snapshot", "upload", "--json"]).args(args).output().unwrap();
+    let json: serde_json::Value = serde_json::from_str(&Said::from(said).ok().out).unwrap();
+    let number = |key: &str| json[key].as_u64().unwrap();
+    (number("blocks-put"), number("blocks"), json["snapshot"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_disk_goes_up_and_comes_down_as_it_was() {
+    let yard = Yard::new();
+    disk(&yard.path().join("disk.raw"));
+    let id = upload(&yard, &["disk.raw", "--tag", "team=web", "--description", "by hand"]);
+    let back = download(&yard, &id, "back.raw");
+    let original = fs::read(yard.path().join("disk.raw")).unwrap();
+    assert_eq!(back.len(), 1 << 30);
+    assert!(back[..original.len()] == original[..]);
+    assert!(back[original.len()..].iter().all(|byte| *byte == 0));
+    let said = yard.run(&["snapshot", "download", &id, "back.raw"]).code(2);
+    assert!(said.err.contains("exists already"), "{}", said.err);
+    yard.assert_nothing_left();
+
+    // The same disk as qcow2, and back as one.
+    let convert = |from: &str, to: &str, args: &[&str]| {
+        let mut command = Command::new("qemu-img");
+        let done = command.arg("convert").args(args).args([from, to]).current_dir(yard.path()).status();
+        assert!(done.unwrap().success());
+    };
+    convert("disk.raw", "disk.qcow2", &["-f", "raw", "-O", "qcow2"]);
+    let id = upload(&yard, &["disk.qcow2"]);
+    assert!(download(&yard, &id, "packed.qcow2").starts_with(b"QFI\xfb"));
+    convert("packed.qcow2", "unpacked.raw", &["-f", "qcow2", "-O", "raw"]);
+    assert!(fs::read(yard.path().join("unpacked.raw")).unwrap() == back);
+    let names: Vec<_> = fs::read_dir(yard.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().starts_with(".bakehouse")), "{names:?}");
+}
+
+/// Every block is stored unless the user leaves out those of zeros, and of a child only what differs.
+#[test]
+fn what_is_stored_is_what_was_asked_for() {
+    let yard = Yard::new();
+    let path = yard.path().join("disk.raw");
+    disk(&path);
+    let (all, blocks, parent) = put(&yard, &["disk.raw"]);
+    assert_eq!((all, blocks), (21, 21));
+    let (some, _, sparse) = put(&yard, &["disk.raw", "--omit-zero-blocks"]);
+    assert_eq!(some, 4);
+    let warned = yard.run(&["snapshot", "upload", "disk.raw", "--omit-zero-blocks"]).ok();
+    assert!(warned.err.contains("reads as noise"), "{}", warned.err);
+
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"else", 7 * BLOCK).unwrap();
+    file.write_all_at(&[0; 4096], BLOCK).unwrap();
+    file.write_all_at(b"new", 9 * BLOCK).unwrap();
+    let changed = fs::read(&path).unwrap();
+    let (put_on_all, _, child) = put(&yard, &["disk.raw", "--parent", &parent]);
+    assert_eq!(put_on_all, 3);
+    // What the parent never had is no zeros: 17 of its blocks, and the three that changed less the one it never had.
+    let (put_on_some, _, of_sparse) = put(&yard, &["disk.raw", "--parent", &sparse]);
+    assert_eq!(put_on_some, 17 + 2);
+    for (number, id) in [child, of_sparse].iter().enumerate() {
+        let back = download(&yard, id, &format!("child-{number}.raw"));
+        assert!(back[..changed.len()] == changed[..]);
+    }
+    // A disk that ends earlier than its parent has zeros there, in the last GiB too.
+    file.set_len(3 * BLOCK).unwrap();
+    let (shorter, _, id) = put(&yard, &["disk.raw", "--parent", &parent]);
+    assert_eq!(shorter, 1 + 2);
+    let back = download(&yard, &id, "shorter.raw");
+    assert!(back[3 * BLOCK as usize..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn wrong_input_is_refused_with_what_to_do() {
+    let yard = Yard::new();
+    disk(&yard.path().join("disk.raw"));
+    fs::write(yard.path().join("empty.raw"), "").unwrap();
+    File::create(yard.path().join("small.raw")).unwrap().set_len(BLOCK).unwrap();
+    let nobody = "snap-0123456789abcdef0";
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["upload", "none.raw"], 2, "none.raw"),
+        (&["upload", "disk.raw", "--parent", "disk"], 2, "snap-0123456789abcdef0"),
+        (&["upload", "disk.raw", "--encrypt", "alias/bakery"], 2, "arn:aws:kms"),
+        (&["upload", "disk.raw", "--tag", "team"], 2, "KEY=VALUE"),
+        (&["upload", "disk.raw", "--tag", "bakehouse:expires=x"], 2, "not the user's"),
+        (&["upload", "disk.raw", "--parent", nobody, "--omit-zero-blocks"], 2, "cannot be used with"),
+        (&["upload", "empty.raw"], 3, "is empty"),
+        (&["download", nobody, "disk2.raw"], 3, "no snapshot"),
+    ];
+    for (args, code, part) in cases {
+        let said = Said::from(yard.command().arg("snapshot").args(args).output().unwrap()).code(code);
+        assert!(said.err.contains(part), "{args:?}: {}", said.err);
+    }
+    assert!(yard.snapshots().is_empty() && !yard.path().join("disk2.raw").exists());
+    let large = yard.path().join("large.raw");
+    File::create(&large).unwrap().set_len((1 << 30) + BLOCK).unwrap();
+    let (_, _, parent) = put(&yard, &["large.raw", "--omit-zero-blocks"]);
+    let said = yard.run(&["snapshot", "upload", "small.raw", "--parent", &parent]).code(3);
+    assert!(said.err.contains("truncate -s 2G"), "{}", said.err);
+    yard.assert_nothing_left();
+}
+
+/// A failure leaves nothing and says so, wherever it comes; so does a kill, after a sweep.
+#[test]
+fn what_fails_or_is_killed_leaves_nothing() {
+    let yard = Yard::new();
+    disk(&yard.path().join("disk.raw"));
+    let run = |fault: &str| {
+        let mut command = yard.command();
+        command.args(["snapshot", "upload", "disk.raw"]).env("BAKEHOUSE_FAULT", format!("call:{fault}"));
+        Said::from(command.output().unwrap())
+    };
+    for call in ["StartSnapshot#1", "PutSnapshotBlock#9", "CompleteSnapshot#1"] {
+        for moment in ["before", "after"] {
+            let said = run(&format!("{call}:{moment}:denied")).code(5);
+            assert!(said.err.contains("nothing was left behind"), "{}", said.err);
+            assert!(said.out.is_empty() && yard.snapshots().is_empty());
+            yard.assert_nothing_left();
+            run(&format!("{call}:{moment}:kill")).code(-1);
+            let swept = yard.run(&["sweep"]).ok();
+            assert!(yard.snapshots().is_empty(), "{call}:{moment}: {}", swept.out);
+            yard.assert_nothing_left();
+        }
+    }
+    // A call that is throttled once, or whose answer is lost, is made again.
+    for word in ["throttled", "transient"] {
+        run(&format!("PutSnapshotBlock#9:after:{word}")).ok();
+    }
+}
