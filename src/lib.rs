@@ -2,6 +2,8 @@
 //! place, and stores the blocks that changed as a child snapshot.
 
 pub mod acceptance;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod cli;
 pub mod cloud;
 pub mod disk;

@@ -61,13 +61,16 @@ impl Failure {
     /// A failure of some work, sorted by what the error's chain holds.
     #[must_use]
     pub fn of(error: &(dyn std::error::Error + 'static), left: Left) -> Self {
-        let message = with_advice(chain(error));
+        let mut message = with_advice(chain(error));
         let mut cause = Some(error);
         while let Some(current) = cause {
             if let Some(cloud) = current.downcast_ref::<CloudError>() {
+                if let Some(advice) = &cloud.advice {
+                    message = format!("{message}\nhint: {advice}");
+                }
                 match cloud.kind {
                     ErrorKind::Denied => return Self::Denied { message, left },
-                    ErrorKind::Throttled | ErrorKind::Transient => {
+                    ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Capacity => {
                         return Self::Unavailable { message, left };
                     }
                     ErrorKind::NotFound

@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Throttled,
     /// A limit of the account.
     Quota,
+    /// The cloud has none free now: another type, another zone, or later.
+    Capacity,
     /// The request is wrong, and will be wrong again.
     Invalid,
     /// It failed on the way or inside: try again.
@@ -41,6 +43,7 @@ impl ErrorKind {
             | Self::Denied
             | Self::Throttled
             | Self::Quota
+            | Self::Capacity
             | Self::Invalid => false,
         }
     }
@@ -58,12 +61,14 @@ pub struct CloudError {
     pub code: Option<String>,
     pub message: String,
     pub request_id: Option<String>,
+    /// What the user can do about it: which permission, which quota, which key of the recipe.
+    pub advice: Option<String>,
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl CloudError {
-    /// An error without code, request id or source.
+    /// An error without code, request id, advice or source.
     #[must_use]
     pub fn new(kind: ErrorKind, operation: &'static str, place: &Place, message: impl Into<String>) -> Self {
         Self {
@@ -73,6 +78,7 @@ impl CloudError {
             code: None,
             message: message.into(),
             request_id: None,
+            advice: None,
             source: None,
         }
     }
@@ -80,6 +86,12 @@ impl CloudError {
     #[must_use]
     pub fn with_code(mut self, code: &str) -> Self {
         self.code = Some(code.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
         self
     }
 

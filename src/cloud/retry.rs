@@ -52,6 +52,7 @@ fn again(error: &CloudError, failures: u32, waited: Duration) -> bool {
         | ErrorKind::InUse
         | ErrorKind::Denied
         | ErrorKind::Quota
+        | ErrorKind::Capacity
         | ErrorKind::Invalid
         | ErrorKind::Unknown => false,
     }

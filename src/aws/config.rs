@@ -1,0 +1,79 @@
+//! How the SDK is set up: where settings come from, how long a call may take, and that it never tries again by itself.
+
+use std::time::Duration;
+
+use aws_config::identity::IdentityCache;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+
+use super::ConnectError;
+use crate::cloud::Region;
+
+// The SDK itself has no limit but on connecting: a stalled put would hang for ever (awslabs/coldsnap#437). The figures
+// are those that coldsnap came to (awslabs/coldsnap#438); the first is the SDK's own.
+const CONNECT: Duration = Duration::from_millis(3100);
+const READ: Duration = Duration::from_secs(12);
+const ATTEMPT: Duration = Duration::from_secs(20);
+const OPERATION: Duration = Duration::from_secs(120);
+/// How long fetching credentials may take: assuming a role is a call like any other.
+const IDENTITY: Duration = Duration::from_secs(20);
+/// What calls are known by in CloudTrail, where AWS_SDK_UA_APP_ID names nothing else.
+const APP_NAME: &str = "bakehouse";
+
+/// Settings as every AWS tool reads them: environment, shared files, container, instance. With `region`, that one.
+pub(super) async fn load(region: Option<&Region>) -> Result<SdkConfig, ConnectError> {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client())
+        // The seam's retry.rs is the one retry layer: a second one would multiply tries and hide throttling.
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts())
+        // The timeouts above bound calls already; measuring the flow of each body costs processor time.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .identity_cache(IdentityCache::lazy().load_timeout(IDENTITY).build());
+    if let Some(region) = region {
+        loader = loader.region(aws_config::Region::new(region.as_str().to_owned()));
+    }
+    let config = loader.load().await;
+    if config.region().is_none() {
+        return Err(ConnectError::NoRegion);
+    }
+    if config.app_name().is_some() {
+        return Ok(config);
+    }
+    let name = AppName::new(APP_NAME).ok();
+    let mut builder = config.into_builder();
+    builder.set_app_name(name);
+    Ok(builder.build())
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .read_timeout(READ)
+        .operation_attempt_timeout(ATTEMPT)
+        .operation_timeout(OPERATION)
+        .build()
+}
+
+/// One client, and so one pool of connections, for all services and places. It trusts the system's certificates
+/// (`SSL_CERT_FILE`) and goes through the proxy that the environment names.
+fn http_client() -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(|settings, components: Option<&RuntimeComponents>| {
+        let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+        if let Some(settings) = settings {
+            connector = connector.connector_settings(settings.clone());
+        }
+        if let Some(sleep) = components.and_then(RuntimeComponents::sleep_impl) {
+            connector = connector.sleep_impl(sleep);
+        }
+        connector.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build()
+    })
+}

@@ -1,0 +1,108 @@
+//! One account in one region: its clients, and the small turns between the seam's types and the SDK's.
+
+use aws_config::SdkConfig;
+use aws_sdk_ec2::error::SdkError;
+use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use jiff::Timestamp;
+
+use super::error;
+use crate::cloud::{CloudError, ErrorKind, Place, Tags};
+
+/// The clients of a place. Cloning shares them.
+#[derive(Clone, Debug)]
+pub(super) struct AwsPlace {
+    pub(super) place: Place,
+    pub(super) ec2: aws_sdk_ec2::Client,
+    pub(super) ebs: aws_sdk_ebs::Client,
+    pub(super) ssm: aws_sdk_ssm::Client,
+}
+
+impl AwsPlace {
+    pub(super) fn new(config: &SdkConfig, place: &Place) -> Self {
+        Self {
+            place: place.clone(),
+            ec2: aws_sdk_ec2::Client::new(config),
+            ebs: aws_sdk_ebs::Client::new(config),
+            ssm: aws_sdk_ssm::Client::new(config),
+        }
+    }
+
+    /// For `map_err` of what an operation answers.
+    pub(super) fn failed<E>(
+        &self,
+        operation: &'static str,
+    ) -> impl FnOnce(SdkError<E, HttpResponse>) -> CloudError + use<'_, E>
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        move |source| error::failed(operation, &self.place, source)
+    }
+
+    /// An answer that does not hold what its operation always answers.
+    pub(super) fn odd(&self, operation: &'static str, what: &str) -> CloudError {
+        CloudError::new(ErrorKind::Unknown, operation, &self.place, format!("the answer has {what}"))
+    }
+}
+
+pub(super) fn ec2_tags(tags: &Tags) -> Vec<Tag> {
+    tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+}
+
+/// What a resource is created with. `None` without tags: EC2 refuses an empty list.
+pub(super) fn tagged(kind: ResourceType, tags: &Tags) -> Option<TagSpecification> {
+    (!tags.is_empty())
+        .then(|| TagSpecification::builder().resource_type(kind).set_tags(Some(ec2_tags(tags))).build())
+}
+
+pub(super) fn tags_of(tags: &[Tag]) -> Tags {
+    tags.iter()
+        .map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned()))
+        .collect()
+}
+
+/// Filters for all of these tags with exactly these values, and all of these keys. `None` where nothing is asked.
+pub(super) fn tag_filters(tags: &Tags, keys: &[String]) -> Vec<Filter> {
+    let mut filters: Vec<Filter> = tags
+        .iter()
+        .map(|(key, value)| Filter::builder().name(format!("tag:{key}")).values(literally(value)).build())
+        .collect();
+    filters.extend(keys.iter().map(|key| Filter::builder().name("tag-key").values(literally(key)).build()));
+    filters
+}
+
+/// A filter's value that matches this text alone: `*` and `?` are wildcards there, and a backslash takes that away.
+fn literally(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+/// A list that is left out where it is empty.
+pub(super) fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+pub(super) fn timestamp(time: &aws_smithy_types::DateTime) -> Option<Timestamp> {
+    Timestamp::new(time.secs(), i32::try_from(time.subsec_nanos()).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_asked_for_as_it_is() {
+        assert_eq!(literally(r"a*b?c\d"), r"a\*b\?c\\d");
+        let tags = Tags::from([("team".to_owned(), "*".to_owned())]);
+        let filters = tag_filters(&tags, &["bakehouse:bake".to_owned()]);
+        assert_eq!((filters[0].name(), filters[0].values()), (Some("tag:team"), &[r"\*".to_owned()][..]));
+        assert_eq!(filters[1].name(), Some("tag-key"));
+    }
+}
