@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use super::place::{AwsPlace, ec2_tags, some, tag_filters, tagged, tags_of};
 use crate::cloud::{
     AccountId, Architecture, BlockDevice, BootMode, DiskType, EbsDisk, ErrorKind, Image, ImageAttributes,
-    ImageId, ImageQuery, ImageState, Images, NewImage, Result, SnapshotId, Tags,
+    ImageId, ImageQuery, ImageState, Images, NewCopy, NewImage, Result, SnapshotId, Tags, Token,
 };
 
 const DESCRIBE: &str = "DescribeImages";
+const COPY: &str = "CopyImage";
 const REGISTER: &str = "RegisterImage";
 /// Images of a page: what the API recommends asking for, instead of all at once (at most 1,000).
 const PAGE: i32 = 500;
@@ -69,7 +70,7 @@ impl Images for AwsImages {
             .ec2
             .register_image()
             .name(&new.name)
-            .description(&new.description)
+            .set_description(text(&new.description))
             // Left out they would be i386 and paravirtual.
             .architecture(architecture(attributes.architecture))
             .virtualization_type("hvm")
@@ -89,6 +90,36 @@ impl Images for AwsImages {
         id.ok_or_else(|| self.0.odd(REGISTER, "no image's id"))
     }
 
+    async fn copy(&self, new: &NewCopy, token: &Token) -> Result<ImageId> {
+        let tags = [ec2::ResourceType::Image, ec2::ResourceType::Snapshot];
+        let tags = tags.into_iter().filter_map(|what| tagged(what, &new.tags)).collect();
+        let answer = self
+            .0
+            .ec2
+            .copy_image()
+            .source_image_id(new.source.as_str())
+            .source_region(new.source_region.as_str())
+            .name(&new.name)
+            .set_description(text(&new.description))
+            .set_encrypted(new.encrypt.is_some().then_some(true))
+            .set_kms_key_id(new.encrypt.clone())
+            .set_tag_specifications(some(tags))
+            .client_token(token.as_str())
+            .send()
+            .await
+            .map_err(self.0.failed(COPY))?;
+        let id = answer.image_id().and_then(ImageId::parse);
+        id.ok_or_else(|| self.0.odd(COPY, "no image's id"))
+    }
+
+    async fn uefi_data(&self, id: &ImageId) -> Result<Option<String>> {
+        let call = self.0.ec2.describe_image_attribute().image_id(id.as_str());
+        let call = call.attribute(ec2::ImageAttributeName::UefiData);
+        let answer = call.send().await.map_err(self.0.failed("DescribeImageAttribute"))?;
+        let data = answer.uefi_data().and_then(|data| data.value()).filter(|data| !data.is_empty());
+        Ok(data.map(str::to_owned))
+    }
+
     async fn deregister(&self, id: &ImageId) -> Result<()> {
         let sent = self.0.ec2.deregister_image().image_id(id.as_str()).send().await;
         sent.map(drop).map_err(self.0.failed("DeregisterImage"))
@@ -98,6 +129,11 @@ impl Images for AwsImages {
         let call = self.0.ec2.create_tags().resources(id.as_str()).set_tags(Some(ec2_tags(tags)));
         call.send().await.map(drop).map_err(self.0.failed("CreateTags"))
     }
+}
+
+/// A description that is left out where it is empty.
+fn text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// One of EC2's as the seam has it.
@@ -133,6 +169,7 @@ fn read(image: &ec2::Image) -> std::result::Result<Image, String> {
         root_device: image.root_device_name().unwrap_or_default().to_owned(),
         devices: image.block_device_mappings().iter().filter_map(read_device).collect(),
     };
+    let reason = image.state_reason().and_then(|reason| reason.message().or(reason.code()));
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     Ok(Image {
         id,
@@ -140,6 +177,7 @@ fn read(image: &ec2::Image) -> std::result::Result<Image, String> {
         name: text(image.name()),
         description: text(image.description()),
         state,
+        state_reason: reason.map(str::to_owned),
         created,
         attributes,
         tags: tags_of(image.tags()),

@@ -7,8 +7,10 @@ mod config;
 mod error;
 mod images;
 mod instances;
+mod keys;
 mod parameters;
 mod place;
+mod settings;
 mod snapshots;
 
 use std::collections::BTreeMap;
@@ -189,7 +191,9 @@ impl Clouds for AwsClouds {
             snapshots: Arc::new(snapshots::AwsSnapshots(here.clone())),
             images: Arc::new(images::AwsImages(here.clone())),
             instances: Arc::new(instances::AwsInstances(here.clone())),
-            parameters: Arc::new(parameters::AwsParameters(here)),
+            parameters: Arc::new(parameters::AwsParameters(here.clone())),
+            account: Arc::new(settings::AwsAccount(here.clone())),
+            keys: Arc::new(keys::AwsKeys(here)),
         })
     }
 

@@ -17,6 +17,9 @@ pub(super) struct AwsPlace {
     pub(super) ec2: aws_sdk_ec2::Client,
     pub(super) ebs: aws_sdk_ebs::Client,
     pub(super) ssm: aws_sdk_ssm::Client,
+    pub(super) sts: aws_sdk_sts::Client,
+    pub(super) kms: aws_sdk_kms::Client,
+    pub(super) quotas: aws_sdk_servicequotas::Client,
 }
 
 impl AwsPlace {
@@ -26,6 +29,9 @@ impl AwsPlace {
             ec2: aws_sdk_ec2::Client::new(config),
             ebs: aws_sdk_ebs::Client::new(config),
             ssm: aws_sdk_ssm::Client::new(config),
+            sts: aws_sdk_sts::Client::new(config),
+            kms: aws_sdk_kms::Client::new(config),
+            quotas: aws_sdk_servicequotas::Client::new(config),
         }
     }
 

@@ -191,5 +191,7 @@ fn read(snapshot: &ec2::Snapshot) -> Option<Snapshot> {
         tags: tags_of(snapshot.tags()),
         encrypt: snapshot.kms_key_id().map(str::to_owned),
         started: snapshot.start_time().and_then(timestamp).unwrap_or(Timestamp::UNIX_EPOCH),
+        // `42%`.
+        progress: snapshot.progress().and_then(|text| text.trim_end_matches('%').parse().ok()),
     })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What each folder of `src/` may name. Data flows from the recipe down to a registered image; the seam and the host
 /// are below all of it and know nothing of it. `cli` may name everything and is named by nothing.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 15] = [
     ("host", &[]),
     ("cloud", &["host"]),
     ("report", &["host"]),
