@@ -14,6 +14,7 @@ mod instances;
 mod keys;
 mod networks;
 mod objects;
+pub mod paced;
 mod parameters;
 mod place;
 mod retry;
