@@ -10,7 +10,7 @@ BIN := target/release/bakehouse
 STORE ?= $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/bakehouse
 QUICKSTART := examples/quickstart
 
-.PHONY: help bake test bench build packages lint schema fuzz
+.PHONY: help bake test bench build image packages lint schema fuzz
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -31,6 +31,9 @@ build: ## build the local-only binary (no AWS SDK)
 	@echo "==> building $(BIN)"
 	@command -v cargo >/dev/null || { echo "error: cargo is not installed; install Rust (https://rustup.rs)" >&2; exit 1; }
 	@cargo build --release --no-default-features --quiet
+
+image: ## build the container image by docker or buildah (TARGET=bakehouse, ansible or qemu): fifteen minutes, most of it the SDK
+	@scripts/image --target "$(or $(TARGET),bakehouse)"
 
 packages: ## install the system packages that bakes and tests need
 	@scripts/install-packages

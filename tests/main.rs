@@ -6,6 +6,7 @@ mod acceptance;
 mod bake;
 mod cli;
 mod conformance;
+mod container;
 mod disk;
 mod faults;
 mod fuzz;

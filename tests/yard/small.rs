@@ -38,18 +38,31 @@ impl Yard {
         Some(yard)
     }
 
+    /// [`small`](Self::small) on disk: for what does not share this thread's mounts.
+    pub fn small_on_disk() -> Option<Self> {
+        if !gate::has_root(&TOOLS) || !gate::has(&[BUSYBOX]) {
+            return None;
+        }
+        let yard = Self::new();
+        yard.fill();
+        Some(yard)
+    }
+
     /// One in memory with a small base: as the file `disk.raw` in the recipe `scratch`, and as the family `small`, which
     /// the recipe `direct` has as its base.
     pub fn small() -> Option<Self> {
         let yard = Self::in_memory()?;
-        let template = template();
+        yard.fill();
+        Some(yard)
+    }
+
+    fn fill(&self) {
         let copied = Command::new("cp")
             .args(["-a", "--sparse=always"])
-            .arg(template.join("."))
-            .arg(yard.path())
+            .arg(template().join("."))
+            .arg(self.path())
             .status();
         assert!(copied.unwrap().success());
-        Some(yard)
     }
 }
 
