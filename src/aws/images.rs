@@ -7,11 +7,13 @@ use jiff::Timestamp;
 use super::place::{AwsPlace, ec2_tags, some, tag_filters, tagged, tags_of};
 use crate::cloud::{
     AccountId, Architecture, BlockDevice, BootMode, DiskType, EbsDisk, ErrorKind, Image, ImageAttributes,
-    ImageId, ImageQuery, ImageState, Images, NewCopy, NewImage, Result, SnapshotId, Tags, Token,
+    ImageId, ImageQuery, ImageState, Images, InstanceId, NewCopy, NewImage, NewImageOf, Result, SnapshotId,
+    Tags, Token,
 };
 
 const DESCRIBE: &str = "DescribeImages";
 const COPY: &str = "CopyImage";
+const CREATE: &str = "CreateImage";
 const REGISTER: &str = "RegisterImage";
 /// Images of a page: what the API recommends asking for, instead of all at once (at most 1,000).
 const PAGE: i32 = 500;
@@ -125,9 +127,29 @@ impl Images for AwsImages {
         sent.map(drop).map_err(self.0.failed("DeregisterImage"))
     }
 
+    async fn create(&self, of: &InstanceId, new: &NewImageOf) -> Result<ImageId> {
+        let tags = [
+            tagged(ec2::ResourceType::Image, &new.image_tags),
+            tagged(ec2::ResourceType::Snapshot, &new.snapshot_tags),
+        ];
+        let call = self.0.ec2.create_image().instance_id(of.as_str()).name(&new.name);
+        let call = call.set_description(text(&new.description));
+        let call = call.set_tag_specifications(some(tags.into_iter().flatten().collect()));
+        let answer = call.send().await.map_err(self.0.failed(CREATE))?;
+        let id = answer.image_id().and_then(ImageId::parse);
+        id.ok_or_else(|| self.0.odd(CREATE, "no image's id"))
+    }
+
     async fn tag(&self, id: &ImageId, tags: &Tags) -> Result<()> {
         let call = self.0.ec2.create_tags().resources(id.as_str()).set_tags(Some(ec2_tags(tags)));
         call.send().await.map(drop).map_err(self.0.failed("CreateTags"))
+    }
+
+    async fn untag(&self, id: &ImageId, keys: &[String]) -> Result<()> {
+        // A tag without a value goes whatever its value is.
+        let tags = keys.iter().map(|key| ec2::Tag::builder().key(key).build()).collect();
+        let call = self.0.ec2.delete_tags().resources(id.as_str()).set_tags(Some(tags));
+        call.send().await.map(drop).map_err(self.0.failed("DeleteTags"))
     }
 }
 

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::place::{AwsPlace, some, tag_filters, tagged, tags_of};
 use crate::cloud::{
-    Architecture, BootMode, CloudError, ErrorKind, ImageId, Instance, InstanceId, InstanceQuery,
-    InstanceState, Instances, NewInstance, Result, Token,
+    Architecture, BootMode, BuildInstance, CloudError, ErrorKind, ImageId, Instance, InstanceId,
+    InstanceQuery, InstanceState, Instances, NewInstance, Result, Token,
 };
 
 const RUN: &str = "RunInstances";
@@ -86,6 +86,31 @@ fn firmware(image: &Launched) -> BootMode {
     }
 }
 
+/// An instance profile, named or by its ARN.
+fn profile(text: &str) -> ec2::IamInstanceProfileSpecification {
+    let profile = ec2::IamInstanceProfileSpecification::builder();
+    if text.starts_with("arn:") { profile.arn(text) } else { profile.name(text) }.build()
+}
+
+/// One time: a request that lasts would launch another when this one ends.
+fn spot() -> ec2::InstanceMarketOptionsRequest {
+    let options =
+        ec2::SpotMarketOptions::builder().spot_instance_type(ec2::SpotInstanceType::OneTime).build();
+    ec2::InstanceMarketOptionsRequest::builder()
+        .market_type(ec2::MarketType::Spot)
+        .spot_options(options)
+        .build()
+}
+
+/// A guest that powers itself off is gone, with its volumes: so its life ends though nobody looks. One whose disk is to
+/// become an image is stopped, but on spot, where EC2 stops none that was asked for one time.
+fn at_shutdown(build: Option<&BuildInstance>) -> ec2::ShutdownBehavior {
+    match build {
+        Some(build) if !build.spot => ec2::ShutdownBehavior::Stop,
+        _ => ec2::ShutdownBehavior::Terminate,
+    }
+}
+
 #[async_trait]
 impl Instances for AwsInstances {
     async fn launch(&self, new: &NewInstance, token: &Token) -> Result<InstanceId> {
@@ -113,6 +138,7 @@ impl Instances for AwsInstances {
             .http_tokens(ec2::HttpTokensState::Required)
             .http_put_response_hop_limit(HOP_LIMIT)
             .build();
+        let build = new.build.as_ref();
         let answer = self
             .0
             .ec2
@@ -126,8 +152,11 @@ impl Instances for AwsInstances {
             .set_block_device_mappings(some(devices))
             .set_tag_specifications(some(tags))
             .metadata_options(metadata)
-            // A guest that powers itself off is gone, with its volumes: so its life ends though nobody looks.
-            .instance_initiated_shutdown_behavior(ec2::ShutdownBehavior::Terminate)
+            .set_iam_instance_profile(build.and_then(|build| build.profile.as_deref()).map(profile))
+            .set_subnet_id(build.and_then(|build| build.subnet.clone()))
+            .set_security_group_ids(build.and_then(|build| some(build.security_groups.clone())))
+            .set_instance_market_options(build.filter(|build| build.spot).map(|_| spot()))
+            .instance_initiated_shutdown_behavior(at_shutdown(build))
             .send()
             .await
             .map_err(self.0.failed(RUN))?;
@@ -182,6 +211,11 @@ impl Instances for AwsInstances {
         STANDARD
             .decode(text)
             .map_err(|error| self.0.odd(CONSOLE, "an output that is not base64").with_source(error))
+    }
+
+    async fn stop(&self, id: &InstanceId) -> Result<()> {
+        let sent = self.0.ec2.stop_instances().instance_ids(id.as_str()).send().await;
+        sent.map(drop).map_err(self.0.failed("StopInstances"))
     }
 
     async fn terminate(&self, id: &InstanceId) -> Result<()> {

@@ -3,11 +3,14 @@
 
 mod account;
 mod advice;
+mod commands;
 mod config;
 mod error;
 mod images;
 mod instances;
 mod keys;
+mod networks;
+mod objects;
 mod parameters;
 mod place;
 mod settings;
@@ -193,7 +196,10 @@ impl Clouds for AwsClouds {
             instances: Arc::new(instances::AwsInstances(here.clone())),
             parameters: Arc::new(parameters::AwsParameters(here.clone())),
             account: Arc::new(settings::AwsAccount(here.clone())),
-            keys: Arc::new(keys::AwsKeys(here)),
+            keys: Arc::new(keys::AwsKeys(here.clone())),
+            commands: Arc::new(commands::AwsCommands(here.clone())),
+            objects: Arc::new(objects::AwsObjects(here.clone())),
+            networks: Arc::new(networks::AwsNetworks(here)),
         })
     }
 

@@ -20,10 +20,14 @@ pub(super) struct AwsPlace {
     pub(super) sts: aws_sdk_sts::Client,
     pub(super) kms: aws_sdk_kms::Client,
     pub(super) quotas: aws_sdk_servicequotas::Client,
+    pub(super) s3: aws_sdk_s3::Client,
 }
 
 impl AwsPlace {
     pub(super) fn new(config: &SdkConfig, place: &Place) -> Self {
+        // An endpoint of one's own has no name for each bucket.
+        let own = config.endpoint_url().is_some();
+        let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(own).build();
         Self {
             place: place.clone(),
             ec2: aws_sdk_ec2::Client::new(config),
@@ -32,6 +36,7 @@ impl AwsPlace {
             sts: aws_sdk_sts::Client::new(config),
             kms: aws_sdk_kms::Client::new(config),
             quotas: aws_sdk_servicequotas::Client::new(config),
+            s3: aws_sdk_s3::Client::from_conf(s3),
         }
     }
 
