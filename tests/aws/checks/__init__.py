@@ -1,0 +1,1 @@
+"""The rules of the stand-in, each tried by AWS's own Python SDK against a started server."""

@@ -1,0 +1,9 @@
+//! The stand-in of AWS: moto with what it lacks, in Python below `stand_in/`, and what a test of ours has of it. README.md
+//! says what it is, and what it is not.
+
+#![allow(dead_code, reason = "most tests that ask for it are those of the feature aws")]
+
+mod fixture;
+mod stand_in;
+
+pub use fixture::StandIn;

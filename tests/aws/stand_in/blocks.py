@@ -1,0 +1,88 @@
+"""The blocks of a snapshot: bytes in a sparse file that has no name, so that nothing stays when the process is killed. What a
+block means, who may read it and whether it is complete say others."""
+
+import base64
+import hashlib
+import os
+import tempfile
+
+from .world import WORLD
+
+BLOCK_SIZE = 524288
+# So that a disk can be read where data is and not where holes are.
+_HOLE = bytes(BLOCK_SIZE)
+
+
+class File:
+    """A sparse file, block by block at its offset. It goes with the last that refers to it."""
+
+    def __init__(self):
+        self._file = tempfile.TemporaryFile(prefix="stand-in-", dir=WORLD.folder)
+
+    def write(self, index, data):
+        os.pwrite(self._file.fileno(), data, index * BLOCK_SIZE)
+
+    def read(self, index):
+        data = os.pread(self._file.fileno(), BLOCK_SIZE, index * BLOCK_SIZE)
+        return data + bytes(BLOCK_SIZE - len(data))
+
+
+class Blocks:
+    """Index → (file, digest). A child begins with its parent's, by reference: a snapshot's content never changes."""
+
+    def __init__(self, parent=None):
+        self._file = None
+        self.all = dict(parent.all) if parent is not None else {}
+        # Those that were written here and not inherited.
+        self.own = set()
+
+    def put(self, index, data, digest):
+        if self._file is None:
+            self._file = File()
+        self._file.write(index, data)
+        self.all[index] = (self._file, digest)
+        self.own.add(index)
+
+    def get(self, index):
+        """(bytes, digest), or None for a block that was never written."""
+        entry = self.all.get(index)
+        return None if entry is None else (entry[0].read(index), entry[1])
+
+    def linear_checksum(self):
+        """Over the blocks that were written here, ascending: SHA-256 of their raw digests, as base64."""
+        whole = hashlib.sha256()
+        for index in sorted(self.own):
+            whole.update(self.all[index][1])
+        return base64.b64encode(whole.digest()).decode()
+
+    def differing(self, other):
+        """The indexes at which `other` has another block or none."""
+        return sorted(i for i, entry in self.all.items() if other.all.get(i) != entry)
+
+    @classmethod
+    def of_disk(cls, path, holes_too=False):
+        """A disk file's. Holes become absent blocks, or blocks of zeros where `holes_too` says so."""
+        blocks = cls()
+        with open(path, "rb") as disk:
+            size, index = os.fstat(disk.fileno()).st_size, 0
+            while index * BLOCK_SIZE < size:
+                data = os.pread(disk.fileno(), BLOCK_SIZE, index * BLOCK_SIZE)
+                data += bytes(BLOCK_SIZE - len(data))
+                if holes_too or data != _HOLE:
+                    blocks.put(index, data, hashlib.sha256(data).digest())
+                index += 1
+        return blocks
+
+    def to_disk(self, path, gib, noise=True):
+        """Writes a volume of `gib` GiB as a raw file. A block that was never written reads as noise: absent is not zero
+        (aws-facts 1.3), and whoever counts on it must see that here."""
+        with open(path, "wb") as disk:
+            disk.truncate(gib << 30)
+            for index in range((gib << 30) // BLOCK_SIZE):
+                entry = self.all.get(index)
+                if entry is not None:
+                    data = entry[0].read(index)
+                    if data != _HOLE:
+                        os.pwrite(disk.fileno(), data, index * BLOCK_SIZE)
+                elif noise:
+                    os.pwrite(disk.fileno(), os.urandom(4096) * (BLOCK_SIZE // 4096), index * BLOCK_SIZE)

@@ -1,0 +1,69 @@
+"""What is there before a test begins: images of any account, from disk files of this host. It goes by none of AWS's calls, and
+makes what none of them can: billing codes, product codes, storage that nobody may touch."""
+
+from . import images, snapshots
+from .blocks import Blocks
+
+# AWS's own, by what DescribeImages calls them.
+FIELDS = {
+    "Architecture": "x86_64",
+    "VirtualizationType": "hvm",
+    "EnaSupport": True,
+    "RootDeviceName": "/dev/xvda",
+}
+
+
+def plant(asked):
+    """`image`: an image and its snapshot.
+
+    {account, region, image: {name, disk, size?, description?, fields?: {Architecture, BootMode, ...}, mappings?: further ones,
+    holes?: holes of the disk become blocks of zeros, volume?: {VolumeType, Iops, ...}, tags?, snapshot_tags?, uefi_data?,
+    owner_alias?, billing?: [PlatformDetails, UsageOperation], billing_registers?: whether RegisterImage keeps it,
+    product_codes?, public?, shared_with?: [account], copyable?, snapshot_public?, snapshot_shared_with?, key?, created?}}
+
+    `setting`: {"encrypt_by_default": true} of the account in the region."""
+    account, region = asked["account"], asked.get("region", "us-east-1")
+    said = {}
+    if "image" in asked:
+        said.update(_image(account, region, asked["image"]))
+    if "encrypt_by_default" in asked.get("setting", {}):
+        from moto.ec2.models import ec2_backends
+
+        ec2_backends[account][region].ebs_encryption_by_default = asked["setting"]["encrypt_by_default"]
+    return said
+
+
+def _image(account, region, given):
+    blocks = Blocks.of_disk(given["disk"], given.get("holes", False))
+    least = max(1, -(-((max(blocks.all, default=0) + 1) * 524288) // (1 << 30)))
+    snapshot = snapshots.Snapshot(
+        account, region, given.get("size") or least, given.get("snapshot_description", ""), blocks=blocks, key=given.get("key")
+    )
+    blocks.own = set()
+    snapshot.complete(0)
+    if given.get("billing"):
+        snapshot.billing = (*given["billing"], given.get("billing_registers", False))
+    snapshot.product_codes = list(given.get("product_codes", []))
+    if given.get("snapshot_public"):
+        snapshot.create_volume_permission_groups.add("all")
+    snapshot.create_volume_permission_userids.update(given.get("snapshot_shared_with", []))
+    snapshot.add_tags(given.get("snapshot_tags", {}))
+    fields = {**FIELDS, **given.get("fields", {})}
+    volume = {"VolumeType": "gp3", "DeleteOnTermination": True, **given.get("volume", {})}
+    root = {"SnapshotId": snapshot.id, "VolumeSize": snapshot.volume.size, "Encrypted": snapshot.encrypted, **volume}
+    mappings = [{"DeviceName": fields["RootDeviceName"], "Ebs": root}, *given.get("mappings", [])]
+    billing = tuple(given["billing"]) if given.get("billing") else None
+    image = images.Image(
+        account, region, given["name"], given.get("description", ""), fields, mappings, billing, seconds=0
+    )
+    image.product_codes = list(given.get("product_codes", []))
+    image.uefi_data = given.get("uefi_data")
+    image.owner_alias = given.get("owner_alias")
+    image.can_be_copied = given.get("copyable", True)
+    if "created" in given:
+        image.created = given["created"]
+    if given.get("public"):
+        image.launch_permissions.append({"Group": "all"})
+    image.launch_permissions += [{"UserId": one} for one in given.get("shared_with", [])]
+    image.add_tags(given.get("tags", {}))
+    return {"image": image.id, "snapshot": snapshot.id}
