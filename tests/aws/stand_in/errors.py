@@ -7,6 +7,10 @@ from xml.sax.saxutils import escape
 from moto.core.exceptions import ServiceException
 
 
+# What AWS answers with a status of 5xx though nothing failed.
+MEANT = {"InsufficientInstanceCapacity"}
+
+
 class Refused(ServiceException):
     """What an operation answers instead. moto writes it by the operation's protocol."""
 
