@@ -19,4 +19,5 @@ mod provision;
 mod recipes;
 mod store;
 mod stored;
+mod truth;
 mod yard;

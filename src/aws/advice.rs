@@ -9,11 +9,12 @@ pub(super) const UNREACHED: &str = "is the network there, is the region's name r
 /// The IAM action that an operation needs, and on what. `*`: the action knows no resources (service authorization
 /// reference). Written with REGION, ACCOUNT and PARTITION.
 #[rustfmt::skip]
-const PERMISSIONS: [(&str, &str, &str); 36] = [
+const PERMISSIONS: [(&str, &str, &str); 39] = [
     ("AssumeRole", "sts:AssumeRole", "the role, whose trust policy must name the caller"),
     ("CompleteSnapshot", "ebs:CompleteSnapshot", "arn:PARTITION:ec2:REGION::snapshot/*"),
     ("CopyImage", "ec2:CopyImage", "arn:PARTITION:ec2:REGION::image/* and arn:PARTITION:ec2:REGION::snapshot/*"),
     ("CreateImage", "ec2:CreateImage", "arn:PARTITION:ec2:REGION::image/*, ::snapshot/* and the instance"),
+    ("CreateRepository", "ecr:CreateRepository", "arn:PARTITION:ecr:REGION:ACCOUNT:repository/*"),
     ("CreateTags", "ec2:CreateTags", "arn:PARTITION:ec2:REGION::image/*"),
     ("DeleteSnapshot", "ec2:DeleteSnapshot", "arn:PARTITION:ec2:REGION::snapshot/*"),
     ("DeregisterImage", "ec2:DeregisterImage", "arn:PARTITION:ec2:REGION::image/*"),
@@ -22,9 +23,11 @@ const PERMISSIONS: [(&str, &str, &str); 36] = [
     ("DescribeInstances", "ec2:DescribeInstances", "*"),
     ("DescribeInstanceTypes", "ec2:DescribeInstanceTypes", "*"),
     ("DescribeKey", "kms:DescribeKey", "the key"),
+    ("DescribeRepositories", "ecr:DescribeRepositories", "arn:PARTITION:ecr:REGION:ACCOUNT:repository/*"),
     ("DescribeSnapshots", "ec2:DescribeSnapshots", "*"),
     ("DescribeSubnets", "ec2:DescribeSubnets", "*"),
     ("DescribeVpcs", "ec2:DescribeVpcs", "*"),
+    ("GetAuthorizationToken", "ecr:GetAuthorizationToken", "*"),
     ("GetCommandInvocation", "ssm:GetCommandInvocation", "*"),
     ("GetConsoleOutput", "ec2:GetConsoleOutput", "arn:PARTITION:ec2:REGION:ACCOUNT:instance/*"),
     ("GetEbsDefaultKmsKeyId", "ec2:GetEbsDefaultKmsKeyId", "*"),

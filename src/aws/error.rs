@@ -19,7 +19,7 @@ const SHOWN: usize = 200;
 
 /// Codes that mean the same in every operation.
 #[rustfmt::skip]
-const KINDS: [(&str, ErrorKind); 58] = [
+const KINDS: [(&str, ErrorKind); 61] = [
     // Throttling: EC2, then the other services, then S3 (SDK guide, "retry behavior"; EBS and SSM API models).
     ("RequestLimitExceeded", ErrorKind::Throttled),
     ("Throttling", ErrorKind::Throttled),
@@ -81,6 +81,9 @@ const KINDS: [(&str, ErrorKind); 58] = [
     ("ParameterNotFound", ErrorKind::NotFound),
     ("ParameterVersionNotFound", ErrorKind::NotFound),
     ("InvalidAMIID.Unavailable", ErrorKind::NotFound),
+    ("RepositoryNotFoundException", ErrorKind::NotFound),
+    ("ImageNotFoundException", ErrorKind::NotFound),
+    ("RepositoryAlreadyExistsException", ErrorKind::Exists),
     ("NoSuchKey", ErrorKind::NotFound),
     ("NoSuchBucket", ErrorKind::NotFound),
     // Inside.

@@ -13,6 +13,7 @@ mod networks;
 mod objects;
 mod parameters;
 mod place;
+mod registry;
 mod settings;
 mod snapshots;
 
@@ -25,7 +26,9 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 
 pub use account::{Role, Roles};
 
-use crate::cloud::{AccountId, Cloud, CloudError, Clouds, ErrorKind, Partition, Place, Region, Result};
+use crate::cloud::{
+    AccountId, Cloud, CloudError, Clouds, ErrorKind, Partition, Place, Region, Registry, Result,
+};
 use place::AwsPlace;
 
 /// How long EC2 may not show what was just made, where nothing else is said. The EBS team's advice for a snapshot that
@@ -131,6 +134,16 @@ impl AwsClouds {
         }
         let home = Place { partition: caller.partition.clone(), account, region };
         Ok(Self { caller, home, config, roles, settles_within: options.settles_within })
+    }
+
+    /// The registry of container images in a place.
+    ///
+    /// # Errors
+    /// Where the place may not be entered.
+    pub fn registry(&self, place: &Place) -> Result<Arc<dyn Registry>> {
+        let config = self.config_at(place)?;
+        let ecr = aws_sdk_ecr::Client::new(&config);
+        Ok(Arc::new(registry::AwsRegistry { here: AwsPlace::new(&config, place), ecr }))
     }
 
     /// The SDK's settings for a place.

@@ -4,6 +4,8 @@
 mod bake;
 mod boot;
 mod delivery;
+#[cfg(feature = "aws")]
+mod ecr;
 mod exit;
 mod export;
 mod fault;
@@ -53,6 +55,8 @@ enum Verb {
     Plan(plan::Args),
     Schema(schema::Args),
     Policy(policy::Args),
+    #[cfg(feature = "aws")]
+    Ecr(ecr::Args),
     Bake(bake::Args),
     Test(test::Args),
     Images(images::Args),
@@ -83,6 +87,8 @@ pub fn main() -> ExitCode {
         Verb::Validate(verb) => validate::run(&verb, &args.global),
         Verb::Plan(verb) => plan::run(&verb, &args.global),
         Verb::Schema(verb) => schema::run(&verb),
+        #[cfg(feature = "aws")]
+        Verb::Ecr(verb) => ecr::run(&verb, &args.global),
         Verb::Policy(verb) => policy::run(&verb, &args.global),
         Verb::Bake(verb) => bake::run(&verb, &args.global),
         Verb::Test(verb) => test::run(&verb, &args.global),

@@ -17,6 +17,7 @@ mod objects;
 pub mod paced;
 mod parameters;
 mod place;
+mod registry;
 mod retry;
 mod snapshots;
 mod tags;
@@ -40,6 +41,7 @@ pub use networks::{Networks, Subnet, SubnetQuery};
 pub use objects::{Objects, ObjectsId};
 pub use parameters::{NewParameter, Parameter, Parameters};
 pub use place::{AccountId, ImageRef, Partition, Place, Region};
+pub use registry::{Login, Registry, Repository};
 pub use retry::retrying;
 pub use snapshots::{
     BlockPage, BlockToken, ListedBlock, NewSnapshot, PageToken, Snapshot, SnapshotQuery, SnapshotState,
