@@ -162,8 +162,9 @@ class Invocation:
             if agent_of(self.machine) == "Online":
                 break
             if time.time() > deadline:
-                undelivered = self.machine.state in ("running", "pending", "stopping", "stopped")
-                return self._finish("TimedOut", "DeliveryTimedOut" if undelivered else "Undeliverable", -1)
+                if self.machine.state in ("shutting-down", "terminated"):
+                    return self._finish("Failed", "Undeliverable", -1)
+                return self._finish("TimedOut", "DeliveryTimedOut", -1)
             time.sleep(0.05)
         self.began = time.time()
         self.status = self.details = "InProgress"
