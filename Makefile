@@ -10,7 +10,7 @@ BIN := target/release/bakehouse
 STORE ?= $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/bakehouse
 QUICKSTART := examples/quickstart
 
-.PHONY: help bake test bench build image packages lint schema fuzz
+.PHONY: help bake test bench bench-ebs build image packages lint schema fuzz
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -44,6 +44,16 @@ test: packages ## install what the tests need and run all of them
 bench: packages ## measure bakes against their limits: a table (about six minutes; needs 25 GB of disk)
 	@cargo build --profile bench --no-default-features --bench speed --quiet
 	@$(SUDO) $$(which cargo) bench --no-default-features --quiet --bench speed -- $(BENCH)
+
+# coldsnap's EC2 crate is not optimised, which would take ten minutes: it is called once, to wait.
+bench-ebs: ## measure the block engine beside coldsnap: a table (four minutes; the first time it compiles both for long)
+	@echo "==> building bakehouse with the AWS SDK, coldsnap and the measurement"
+	@cargo build --release --quiet --target-dir target/aws
+	@cargo install coldsnap --locked --quiet --root target/coldsnap --target-dir target/coldsnap/build \
+		--config 'profile.release.package.aws-sdk-ec2.opt-level=0' --config 'profile.release.package.aws-sdk-sts.opt-level=0'
+	@cargo build --release --quiet --manifest-path benches/ebs/Cargo.toml --target-dir target/ebs-bench
+	@target/ebs-bench/release/ebs-bench --bakehouse target/aws/release/bakehouse --coldsnap target/coldsnap/bin/coldsnap \
+		--folder target/tmp $(BENCH)
 
 lint: ## formatting and lints, both feature sets
 	@cargo fmt --check
