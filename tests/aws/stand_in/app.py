@@ -12,6 +12,7 @@ import uuid
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from . import control, ebs, errors, oracle
+from .actions import action_of
 from .world import WORLD, account_of
 
 # Parameters whose value is not recorded: a block's bytes, an object's, and what nobody should see.
@@ -43,6 +44,7 @@ def handle(method, target, raw_headers, body, peer):
         "region": request.region,
         "service": request.service,
         "operation": request.name,
+        "action": action_of(request.service, request.name),
         "parameters": _recorded(request.params),
         "fault": None,
     }
