@@ -12,11 +12,13 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 RESTARTED, POWERED_OFF = 101, 102
@@ -217,7 +219,16 @@ def main(disk, root, name):
             break
     answer = json.loads(said or b'{"error": "the first process ended"}')
     print(json.dumps(answer or {"pid": child}), flush=True)
-    _, status = os.waitpid(child, 0)
+    # The stand-in's end closes this standard input, however it ended. (PR_SET_PDEATHSIG would mean a thread of it; and a
+    # process that made a PID namespace cannot have threads.)
+    ended, status = os.waitpid(child, os.WNOHANG)
+    while ended == 0:
+        if select.select([0], [], [], 0.02)[0]:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            shutil.rmtree(os.path.dirname(root), ignore_errors=True)
+            return 0
+        ended, status = os.waitpid(child, os.WNOHANG)
     # pid_namespaces(7): reboot(2) in a namespace ends its first process as if by one of these signals.
     if os.WIFSIGNALED(status):
         ended = {signal.SIGHUP: RESTARTED, signal.SIGINT: POWERED_OFF}
@@ -230,17 +241,16 @@ class Confinement:
 
     def __init__(self, disk, folder, name, on_end):
         """Enters the root of `disk`. `on_end(code)` is called from a thread of its own when its first process has ended."""
-        import threading
-
         self.disk = disk
         self.root = os.path.join(folder, "root")
         os.makedirs(self.root, exist_ok=True)
         command = [sys.executable, "-I", "-S", __file__, disk, self.root, name]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
         said = json.loads(self.process.stdout.readline() or b"{}")
         if "pid" not in said:
             self.process.kill()
-            raise NoRoot(said.get("error") or self.process.stderr.read().decode("utf-8", "replace"))
+            raise NoRoot(said.get("error") or "it did not begin")
         self.pid = said["pid"]
 
         def watch():
