@@ -131,7 +131,12 @@ pub(super) async fn complete(
     until(COMPLETED, &cloud.place, stop, || async {
         let found = snapshots.describe(&query).await?.into_iter().next();
         match found.map(|found| found.state) {
-            Some(SnapshotState::Completed) => Ok(Some(())),
+            // EC2 and EBS do not come to know of it at once: whoever reads it next asks EBS.
+            Some(SnapshotState::Completed) => match snapshots.list_blocks(snapshot, None).await {
+                Ok(_) => Ok(Some(())),
+                Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Invalid) => Ok(None),
+                Err(error) => Err(error),
+            },
             Some(SnapshotState::Error) => Err(CloudError::new(
                 ErrorKind::Invalid,
                 "CompleteSnapshot",
