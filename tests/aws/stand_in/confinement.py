@@ -181,6 +181,7 @@ def first_process(disk, root, name, ready):
     """Process 1 of the machine. Never returns."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
+        checked(LIBC.unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC), "unshare")
         mount(None, "/", None, MS_REC | MS_PRIVATE)
         mount_disk(disk, root)
         furnish(root)
@@ -203,7 +204,8 @@ def first_process(disk, root, name, ready):
 
 
 def main(disk, root, name):
-    checked(LIBC.unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID), "unshare")
+    # Its mounts are its own: this process goes on seeing the host's.
+    checked(LIBC.unshare(CLONE_NEWPID), "unshare")
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
