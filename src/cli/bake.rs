@@ -304,6 +304,7 @@ fn not_registered(error: &RegisterError, mut left: Left, session: &Session) -> F
         RegisterError::NotAvailable { image, .. } => {
             left.add(format!("image {image} in {}", session.cloud.place));
         }
+        RegisterError::Billing { left: stays, .. } => left = left.and(stays.clone()),
         // Another image has the name.
         RegisterError::Register(source) if source.kind == ErrorKind::Exists && left.is_nothing() => {
             return Failure::Input(format!("{}\n{left}", chain(error)));

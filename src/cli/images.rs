@@ -9,6 +9,7 @@ use super::print;
 use super::session::{self, Global, Mounts, Session};
 use crate::cloud::{ErrorKind, Image, ImageId, ImageQuery, SnapshotId, SnapshotQuery, retrying, tag};
 use crate::ledger::Left;
+use crate::plan::IMPORT;
 
 /// List the images, with what each was made from; show or delete one.
 #[derive(clap::Args, Debug)]
@@ -104,7 +105,13 @@ async fn list(family: Option<&str>, session: &Session, global: &Global) -> anyho
             image.attributes.architecture.to_string(),
             image.created.strftime("%Y-%m-%d %H:%M").to_string(),
             format!("{:?}", image.state).to_lowercase(),
-            if lineage.is_empty() { "scratch".to_owned() } else { lineage.join(" <- ") },
+            if let Some(of) = image.tags.get(&tag(IMPORT)) {
+                format!("import of {of}")
+            } else if lineage.is_empty() {
+                "scratch".to_owned()
+            } else {
+                lineage.join(" <- ")
+            },
         ]
     }));
     print(&aligned(&table))

@@ -317,7 +317,7 @@ impl OsRelease {
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     #[error(
-        "{volume} of {} is {layer}; a bake needs the root on a plain ext4, xfs or btrfs: use an image of the system that has one",
+        "{volume} of {} is {layer}; a bake needs the root on a plain ext4, xfs or btrfs: use an image of the system that has one, or write `method: launch`",
         disk.display()
     )]
     Layer { disk: PathBuf, volume: String, layer: &'static str },

@@ -74,9 +74,22 @@ pub struct ImagePlace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BaseRecord {
-    Scratch { distribution: String, suite: String },
-    File { path: String },
-    Image { id: ImageId, name: String, snapshot: SnapshotId },
+    Scratch {
+        distribution: String,
+        suite: String,
+    },
+    File {
+        path: String,
+    },
+    Image {
+        id: ImageId,
+        name: String,
+        /// The parent of the image's own.
+        snapshot: SnapshotId,
+        /// The copy of the base in this account that has it, where it is not the base's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        import: Option<ImageId>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use super::{BaseRecord, Disk, FORMAT, ImagePlace, Record};
 use crate::cloud::{
-    Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, NewImage, Wait, retrying, tag,
-    until,
+    BootMode, Cloud, CloudError, ErrorKind, Image, ImageAttributes, ImageId, ImageQuery, ImageState,
+    NewImage, SnapshotId, Wait, retrying, tag, until,
 };
 use crate::host::stop::Stop;
-use crate::ledger::{CreateError, Intent, Kind, Ledger, LedgerError, Role};
-use crate::method::Baked;
-use crate::plan::{BasePlan, Plan};
+use crate::ledger::{CreateError, Intent, Kind, Ledger, LedgerError, Left, Role};
+use crate::method::{Baked, OwnBase};
+use crate::plan::{BasePlan, Billing, Plan};
 
 /// EC2 shows a registered image as available within seconds; a copy of blocks is not involved.
 const AVAILABLE: Wait =
     Wait { what: "image available", every: Duration::from_secs(1), within: Duration::from_secs(600) };
+
+const UNUSED: Wait =
+    Wait { what: "snapshot unused", every: Duration::from_secs(2), within: Duration::from_secs(60) };
 
 /// The record of what was baked, as long as there is no image of it. `recipe` is the digest of the recipe's file.
 #[must_use]
@@ -37,7 +40,14 @@ pub fn draft(plan: &Plan, baked: &Baked, recipe: &str) -> Record {
             },
             BasePlan::File { path, .. } => BaseRecord::File { path: path.display().to_string() },
             BasePlan::Image { id, name, snapshot, .. } => {
-                BaseRecord::Image { id: id.clone(), name: name.clone(), snapshot: snapshot.clone() }
+                let import = baked.base.as_ref().filter(|base| base.imported).map(|base| &base.image);
+                let parent = import.and_then(Image::root).map_or(snapshot, |(_, snapshot)| snapshot);
+                BaseRecord::Image {
+                    id: id.clone(),
+                    name: name.clone(),
+                    snapshot: parent.clone(),
+                    import: import.map(|image| image.id.clone()),
+                }
             }
         },
         lineage: match &plan.base {
@@ -77,6 +87,9 @@ pub async fn register(
     stop: &Stop,
 ) -> Result<ImagePlace, RegisterError> {
     let mut attributes = plan.attributes.clone();
+    if let Some(base) = &baked.base {
+        carry_over(base, &mut attributes);
+    }
     let root = attributes.root_device.clone();
     let disk = attributes
         .devices
@@ -95,10 +108,10 @@ pub async fn register(
     let id = register_once(&new, plan, cloud, ledger, stop).await?;
     let query = ImageQuery { ids: vec![id.clone()], ..ImageQuery::default() };
     // Once it is registered, a stop does not undo it: the wait is short, and the answer is wanted.
-    until(AVAILABLE, &cloud.place, &Stop::never(), || async {
+    let image = until(AVAILABLE, &cloud.place, &Stop::never(), || async {
         let image = cloud.images.find(&query).await?.into_iter().next();
-        match image.map(|image| image.state) {
-            Some(ImageState::Available) => Ok(Some(())),
+        match image.as_ref().map(|image| image.state) {
+            Some(ImageState::Available) => Ok(image),
             Some(ImageState::Failed) => Err(CloudError::new(
                 ErrorKind::Invalid,
                 "RegisterImage",
@@ -110,7 +123,49 @@ pub async fn register(
     })
     .await
     .map_err(|source| RegisterError::NotAvailable { image: id.clone(), source })?;
+    let billed = Billing::of(&image);
+    if billed != plan.billing {
+        let left = discard(&id, &baked.snapshot, cloud).await;
+        return Err(RegisterError::Billing { image: id, billed, wanted: plan.billing.clone(), left });
+    }
     Ok(ImagePlace { place: cloud.place.clone(), image: id, snapshot: baked.snapshot.clone() })
+}
+
+/// What the plan cannot know of a base that is another account's: its UEFI data, and its other volumes' snapshots, which
+/// are the import's.
+fn carry_over(base: &OwnBase, attributes: &mut ImageAttributes) {
+    if attributes.boot_mode != Some(BootMode::LegacyBios) {
+        attributes.uefi_data.clone_from(&base.uefi_data);
+    }
+    for device in &mut attributes.devices {
+        let own = base.image.attributes.devices.iter().find(|own| own.name == device.name);
+        if let (Some(disk), Some(own)) = (&mut device.ebs, own.and_then(|own| own.ebs.as_ref()))
+            && disk.snapshot.is_some()
+        {
+            disk.snapshot.clone_from(&own.snapshot);
+        }
+    }
+}
+
+/// Takes away an image that is registered and not what it should be, with its snapshot; gives what is left of it.
+async fn discard(id: &ImageId, snapshot: &SnapshotId, cloud: &Cloud) -> Left {
+    let (mut left, never) = (Left::Nothing, Stop::never());
+    if let Err(error) = retrying(&never, || cloud.images.deregister(id)).await {
+        left.add(format!("image {id} in {}: {error}", cloud.place));
+    }
+    // It may be seen as in use for a moment after the image is gone.
+    let removed = until(UNUSED, &cloud.place, &never, || async {
+        match cloud.snapshots.delete(snapshot).await {
+            Err(error) if error.kind == ErrorKind::InUse && left.is_nothing() => Ok(None),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(Some(())),
+            other => other.map(Some),
+        }
+    })
+    .await;
+    if let Err(error) = removed {
+        left.add(format!("snapshot {snapshot} in {}: {error}", cloud.place));
+    }
+    left
 }
 
 /// `RegisterImage` has no idempotency token: where its answer was lost, the image of this name that carries this
@@ -163,6 +218,11 @@ pub enum RegisterError {
     Ledger(#[from] LedgerError),
     #[error("cannot write in the work folder {}", path.display())]
     Keep { path: PathBuf, source: std::io::Error },
+    #[error(
+        "the image would be billed as {billed}, and its base is as {wanted}: registering from a snapshot changes billing codes \
+         here, so {image} was discarded; write `method: launch`, which keeps them"
+    )]
+    Billing { image: ImageId, billed: Billing, wanted: Billing, left: Left },
     #[error("{image} was registered but did not become available")]
     NotAvailable { image: ImageId, source: CloudError },
 }

@@ -111,7 +111,7 @@ impl Ledger {
         F: FnMut() -> Fut,
         Fut: Future<Output = cloud::Result<I>>,
     {
-        let commits = intent.role == Role::Commit;
+        let (commits, shared) = (intent.role == Role::Commit, intent.role == Role::Shared);
         let entry = self.intend(intent)?;
         let lost = AtomicBool::new(false);
         let lost = &lost;
@@ -125,6 +125,10 @@ impl Ledger {
         })
         .await;
         self.was_called(entry, answer.is_ok() || lost.load(Ordering::Relaxed));
+        if answer.is_err() && shared {
+            // Whatever came of it, nothing undoes it: whoever needs it looks for it by its name.
+            let _ = self.tell(&[(entry, Event::Undone)]);
+        }
         let id = answer?;
         let created = self.tell(&[(entry, Event::Created { id: id.clone().into() })]);
         if commits {

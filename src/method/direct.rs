@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::store::{Store, pipe};
-use super::{BakeCause, BakeError, Baked, Bench, Method, base, change};
-use crate::cloud::{SnapshotId, SnapshotQuery, retrying};
+use super::{BakeCause, BakeError, Baked, Bench, Method, OwnBase, base, change, import};
+use crate::cloud::{ImageId, ImageQuery, SnapshotId, SnapshotQuery, retrying, tag};
 use crate::disk::{BlockMap, Disk, SparseDisk, delta};
-use crate::plan::{BasePlan, Plan};
+use crate::plan::{BasePlan, Import, LAYOUT, Plan};
 use crate::report::Timing;
 
 /// The parent's block map in the work folder, for a bake that goes on later.
@@ -18,12 +18,40 @@ fn gib(size: u32) -> u64 {
     u64::from(size) << 30
 }
 
+/// The image whose snapshot is the parent: the base itself, or its import.
+async fn own_base(
+    id: &ImageId,
+    import: Option<&Import>,
+    plan: &Plan,
+    bench: &Bench,
+) -> Result<OwnBase, BakeCause> {
+    let images = &bench.cloud.images;
+    let image = match import {
+        Some(import) => import::own(import, plan, bench).await?,
+        None => {
+            let query = ImageQuery { ids: vec![id.clone()], ..ImageQuery::default() };
+            let found = retrying(&bench.stop, || images.find(&query)).await?.into_iter().next();
+            let what = format!("{id}, the base, is not in {} any more", bench.cloud.place);
+            found.ok_or(BakeCause::Other { what })?
+        }
+    };
+    let uefi_data = retrying(&bench.stop, || images.uefi_data(&image.id)).await?;
+    Ok(OwnBase { imported: import.is_some(), uefi_data, image })
+}
+
 /// GiB.
-async fn snapshot_size(snapshot: &SnapshotId, bench: &Bench) -> Result<u32, BakeCause> {
+async fn snapshot_size(snapshot: &SnapshotId, plan: &Plan, bench: &Bench) -> Result<u32, BakeCause> {
     let query = SnapshotQuery { ids: vec![snapshot.clone()], ..SnapshotQuery::default() };
     let found = retrying(&bench.stop, || bench.cloud.snapshots.describe(&query)).await?;
     let what = format!("{snapshot}, the base's snapshot, is not in {}", bench.cloud.place);
-    found.first().map(|found| found.volume_size).ok_or(BakeCause::Other { what })
+    let found = found.first().ok_or(BakeCause::Other { what })?;
+    if plan.encryption.refused && found.encrypt.is_some() {
+        let what = format!(
+            "disk.encrypt: {snapshot}, the base's snapshot, is encrypted, which cannot be undone; take `encrypt` out, or name a key"
+        );
+        return Err(BakeCause::Other { what });
+    }
+    Ok(found.volume_size)
 }
 
 #[derive(Debug)]
@@ -32,7 +60,7 @@ pub(super) struct Direct;
 #[async_trait]
 impl Method for Direct {
     async fn bake(&self, plan: &Plan, bench: &Bench) -> Result<Baked, BakeError> {
-        let BasePlan::Image { snapshot, size, .. } = &plan.base else {
+        let BasePlan::Image { id, size, import, .. } = &plan.base else {
             return Err(
                 BakeCause::Other { what: "the direct method needs an image as its base".to_owned() }.into()
             );
@@ -40,8 +68,16 @@ impl Method for Direct {
         let path = bench.work.disk();
         let map_path = bench.work.path().join(PARENT_MAP);
         let mut timings = Vec::new();
+        let began = std::time::Instant::now();
+        let base = own_base(id, import.as_ref(), plan, bench).await?;
+        if import.is_some() {
+            timings.push(Timing::new("import the base", began.elapsed()));
+        }
+        let (_, snapshot) = base.image.root().ok_or_else(|| BakeCause::Other {
+            what: format!("{}, the base, has no root volume with a snapshot any more", base.image.id),
+        })?;
         // The volume may be larger than its snapshot.
-        let own_size = snapshot_size(snapshot, bench).await?;
+        let own_size = snapshot_size(snapshot, plan, bench).await?;
         let parent = if bench.resume.is_some() {
             BlockMap::read(&map_path).map_err(|source| BakeCause::File { path: map_path.clone(), source })?
         } else {
@@ -50,6 +86,11 @@ impl Method for Direct {
             let map = pipe(bench).download(snapshot, &disk).await?;
             map.write(&map_path).map_err(|source| BakeCause::File { path: map_path.clone(), source })?;
             timings.push(Timing::new("read the base", phase.done()));
+            if base.imported && !base.image.tags.contains_key(&tag(LAYOUT)) {
+                let layout = base::look(&path, plan, bench).await;
+                import::note_layout(&base.image, layout.as_ref(), bench).await;
+                layout?;
+            }
             map
         };
         // An instance's root would grow into its volume at first boot: here it has that room already.
@@ -81,6 +122,8 @@ impl Method for Direct {
         let store = Store { disk: &path, delta, parent: Some((snapshot.clone(), parent)), volume_size };
         let stored = store.run(plan, bench).await?;
         timings.push(Timing::new("store", phase.done()));
-        Ok(stored.baked(changed, timings))
+        let mut baked = stored.baked(changed, timings);
+        baked.base = Some(base);
+        Ok(baked)
     }
 }

@@ -4,6 +4,7 @@ mod base;
 mod change;
 mod direct;
 pub mod disk_file;
+mod import;
 pub mod keep;
 mod kernels;
 pub mod orphans;
@@ -19,7 +20,7 @@ use async_trait::async_trait;
 
 pub use work::{WorkDir, WorkError};
 
-use crate::cloud::{Cloud, CloudError, SnapshotId};
+use crate::cloud::{Cloud, CloudError, Image, ImageId, SnapshotId};
 use crate::disk::boot_check::BootCheckError;
 use crate::disk::boot_config::BootConfigError;
 use crate::disk::format::FormatError;
@@ -64,6 +65,18 @@ pub struct Baked {
     pub changed: u64,
     pub installed: Installed,
     pub timings: Vec<Timing>,
+    /// What it was made from; `None` where that is no image.
+    pub base: Option<OwnBase>,
+}
+
+/// The image of this account whose snapshot is the parent.
+#[derive(Clone, Debug)]
+pub struct OwnBase {
+    pub image: Image,
+    /// Whether it is a copy, made of another one to be this.
+    pub imported: bool,
+    /// Base64. No look shows it of another account's image.
+    pub uefi_data: Option<String>,
 }
 
 #[async_trait]
@@ -122,6 +135,16 @@ pub enum BakeCause {
     Layout { base: String, source: LayoutError },
     #[error(transparent)]
     Tree(#[from] TreeError),
+    #[error(
+        "{image} is called {name} and is no import of the base; rename it (deregister it and copy it under another name) or delete it"
+    )]
+    NotAnImport { image: ImageId, name: String },
+    #[error("the import {image} is disabled; enable it, or deregister it and a new one is made")]
+    ImportDisabled { image: ImageId },
+    #[error(
+        "{image} cannot be copied into this account; ask its owner to share its snapshots, or write `method: launch`"
+    )]
+    NotCopyable { image: ImageId, source: CloudError },
     #[error("the base {base} cannot be made larger: {source}")]
     Grow { base: String, source: GrowError },
     #[error(transparent)]

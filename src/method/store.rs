@@ -53,6 +53,7 @@ impl Stored {
             changed: self.changed,
             installed: changed.installed,
             timings,
+            base: None,
         }
     }
 }
@@ -73,7 +74,8 @@ impl Store<'_> {
             parent: self.parent.as_ref().map(|(id, _)| id.clone()),
             description: plan.description.clone(),
             tags: plan.temporary_tags(),
-            encrypt: None,
+            // A child has its parent's key, and says none.
+            encrypt: plan.encryption.key.clone().filter(|_| self.parent.is_none()),
             timeout_minutes: TIMEOUT_MINUTES,
         };
         let token = Token::of(&plan.bake, ROOT, 1);

@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{BasePlan, Plan};
+use super::{BasePlan, Import, Plan};
+use crate::cloud::Partition;
 use crate::recipe::Scratch;
 
 impl Display for Plan {
@@ -15,17 +16,27 @@ impl Display for Plan {
                 writeln!(f, "base      {distribution:?} {suite} from its packages, on {kind}")?;
             }
             BasePlan::File { path, .. } => writeln!(f, "base      the disk {}", path.display())?,
-            BasePlan::Image { id, name, snapshot, size, lineage } => {
+            BasePlan::Image { id, name, snapshot, size, lineage, import } => {
                 writeln!(f, "base      {id} {name} ({snapshot}, {size} GiB)")?;
                 if lineage.len() > 1 {
                     let line = lineage[1..].iter().map(ToString::to_string).collect::<Vec<_>>().join(" <- ");
                     writeln!(f, "          which was made from {line}")?;
+                }
+                match import {
+                    Some(Import { found: Some(found), .. }) => {
+                        writeln!(f, "import    {found}, which is here already")?
+                    }
+                    Some(import) => writeln!(f, "import    will import {id} once, as {}", import.name)?,
+                    None => {}
                 }
             }
         }
         writeln!(f, "method    {}: {}", self.method.as_str(), self.why)?;
         if let Some(size) = self.size {
             writeln!(f, "disk      {size} GiB")?;
+        }
+        if self.place.partition != Partition::local() {
+            writeln!(f, "encrypted {}", self.encryption.told)?;
         }
         if self.steps.is_empty() {
             writeln!(f, "steps     none")?;
@@ -36,6 +47,10 @@ impl Display for Plan {
         }
         writeln!(f, "checks    {}", self.checks.len())?;
         let parent = match &self.base {
+            BasePlan::Image { import: Some(import), .. } => {
+                let once = if import.found.is_none() { "the import, which stays; " } else { "" };
+                format!("{once}one snapshot, a child of the import's with the changed blocks")
+            }
             BasePlan::Image { snapshot, .. } => {
                 format!("one snapshot, a child of {snapshot} with the changed blocks")
             }

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DiskFormat, DiskFormatError, Inputs, InputsError, inputs, tag};
+use super::{DiskFormat, DiskFormatError, EncryptionFacts, Inputs, InputsError, inputs, tag};
 use crate::cloud::{
-    Architecture, Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, Place, Tags, retrying,
+    Architecture, Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, Partition, Place,
+    SnapshotQuery, Tags, retrying,
 };
 use crate::host::clock::{self, whole_seconds};
 use crate::host::stop::Stop;
-use crate::recipe::{Base, Recipe, Scratch};
+use crate::recipe::{Base, Encrypt, Recipe, Scratch};
 
 /// A lineage longer than this is cut: it can only be a loop made by hand.
 const LONGEST_LINEAGE: usize = 32;
@@ -28,6 +29,7 @@ pub struct Facts {
     /// The architecture of the machine that bakes.
     pub host: Architecture,
     pub base: BaseFacts,
+    pub encryption: EncryptionFacts,
     /// Names of this account's images here.
     pub names_taken: BTreeSet<String>,
     pub source: Source,
@@ -40,8 +42,20 @@ pub struct Facts {
 #[derive(Clone, Debug)]
 pub enum BaseFacts {
     Scratch(Scratch),
-    File { path: PathBuf, format: DiskFormat },
-    Image { image: Box<Image>, lineage: Vec<ImageId> },
+    File {
+        path: PathBuf,
+        format: DiskFormat,
+    },
+    Image {
+        image: Box<Image>,
+        lineage: Vec<ImageId>,
+        /// The key of its root's snapshot, where that is this account's.
+        key: Option<String>,
+        /// Whether this account may copy its snapshots.
+        copyable: bool,
+        /// This account's images here: an import of it may be among them.
+        own: Vec<Image>,
+    },
 }
 
 /// Where the recipe came from.
@@ -77,8 +91,9 @@ pub async fn look_up(
         wall: whole_seconds(clock::wall()),
         place: cloud.place.clone(),
         host,
-        base: base(&recipe.base, dir, cloud, host, stop).await?,
-        names_taken: own.into_iter().map(|image| image.name).collect(),
+        names_taken: own.iter().map(|image| image.name.clone()).collect(),
+        base: base(&recipe.base, dir, cloud, host, own, stop).await?,
+        encryption: encryption(recipe, cloud, &mut warnings, stop).await?,
         source,
         inputs: inputs::of(recipe, dir, out)?,
         warnings,
@@ -105,6 +120,7 @@ async fn base(
     dir: &Path,
     cloud: &Cloud,
     architecture: Architecture,
+    own: Vec<Image>,
     stop: &Stop,
 ) -> Result<BaseFacts, FactsError> {
     if let Some(scratch) = &base.scratch {
@@ -154,7 +170,59 @@ async fn base(
         });
     }
     let lineage = lineage(cloud, &image, stop).await?;
-    Ok(BaseFacts::Image { image: Box::new(image), lineage })
+    let (copyable, key) = storage(cloud, &image, stop).await?;
+    Ok(BaseFacts::Image { image: Box::new(image), lineage, key, copyable, own })
+}
+
+/// Whether an image's snapshots may be copied, and the key of its root's. A snapshot that is neither this account's nor
+/// shared with it is not shown: such an image can be launched, and not copied.
+async fn storage(cloud: &Cloud, image: &Image, stop: &Stop) -> Result<(bool, Option<String>), FactsError> {
+    let disks = image.attributes.devices.iter().filter_map(|device| device.ebs.as_ref());
+    let ids: Vec<_> = disks.filter_map(|disk| disk.snapshot.clone()).collect();
+    if ids.is_empty() {
+        return Ok((true, None));
+    }
+    let query = SnapshotQuery { ids, ..SnapshotQuery::default() };
+    let found = match retrying(stop, || cloud.snapshots.describe(&query)).await {
+        Err(error) if matches!(error.kind, ErrorKind::NotFound) => return Ok((false, None)),
+        other => other?,
+    };
+    let root = image.root().map(|(_, snapshot)| snapshot);
+    let key =
+        found.iter().find(|snapshot| Some(&snapshot.id) == root).and_then(|found| found.encrypt.clone());
+    Ok((found.len() == query.ids.len(), key))
+}
+
+/// What the account encrypts by default, and the recipe's key. In the local cloud nothing is encrypted.
+async fn encryption(
+    recipe: &Recipe,
+    cloud: &Cloud,
+    warnings: &mut Vec<String>,
+    stop: &Stop,
+) -> Result<EncryptionFacts, FactsError> {
+    if cloud.place.partition == Partition::local() {
+        return Ok(EncryptionFacts::default());
+    }
+    let mut facts = EncryptionFacts::default();
+    match retrying(stop, || cloud.account.encrypts_by_default()).await {
+        Ok(by_default) => facts.by_default = Some(by_default),
+        Err(error) if error.kind == ErrorKind::Denied => warnings
+            .push(format!("whether the account encrypts by default is not known, and taken as no: {error}")),
+        Err(error) => return Err(error.into()),
+    }
+    if facts.by_default == Some(true) {
+        facts.default_key = retrying(stop, || cloud.account.default_key()).await?;
+    }
+    if let Some(Encrypt::Key(name)) = &recipe.disk.encrypt {
+        match retrying(stop, || cloud.keys.describe(name)).await {
+            Ok(key) => facts.key = Some(key),
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                return Err(FactsError::NoKey { key: name.clone(), place: cloud.place.clone() });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(facts)
 }
 
 /// The parameter that names the current image of a family and architecture.
@@ -252,6 +320,8 @@ pub enum FactsError {
     NotAnId { key: &'static str, value: String },
     #[error("base: {image} is {state}; name an image that is available")]
     NotAvailable { image: ImageId, state: String },
+    #[error("disk.encrypt: there is no key `{key}` in {place}; name one by alias/NAME, its id or its ARN")]
+    NoKey { key: String, place: Place },
     #[error("this host is {architecture}; images are x86_64 or arm64, and are baked on a host of the same")]
     Host { architecture: String },
     #[error("base.file: {0}")]

@@ -1,16 +1,22 @@
 //! Recipe and facts become a plan: what will happen, and why this method. [`make`] is pure; [`facts`] looks up what it
 //! needs and changes nothing.
 
+mod billing;
 mod disk_format;
+mod encryption;
 mod explain;
 pub mod facts;
+mod import;
 mod inputs;
 mod name;
 
 use std::path::PathBuf;
 
+pub use billing::Billing;
 pub use disk_format::{DiskFormat, DiskFormatError};
+pub use encryption::{Encryption, EncryptionFacts};
 pub use facts::{BaseFacts, Facts, FactsError, Source};
+pub use import::{IMPORT, Import, LAYOUT, REFUSED};
 pub use inputs::{Input, Inputs, InputsError};
 use jiff::{SignedDuration, Timestamp};
 pub use name::NameError;
@@ -53,8 +59,17 @@ pub enum BasePlan {
     Scratch { scratch: Scratch, filesystem: RootFilesystem },
     /// A disk in the recipe's folder.
     File { path: PathBuf, format: DiskFormat },
-    /// An image of this place.
-    Image { id: ImageId, name: String, snapshot: SnapshotId, size: u32, lineage: Vec<ImageId> },
+    /// An image that is seen from this place.
+    Image {
+        id: ImageId,
+        name: String,
+        snapshot: SnapshotId,
+        size: u32,
+        lineage: Vec<ImageId>,
+        /// The copy of it that is read and is the parent, where it cannot be itself.
+        #[serde(default)]
+        import: Option<Import>,
+    },
 }
 
 /// What will happen.
@@ -77,6 +92,11 @@ pub struct Plan {
     pub size: Option<u32>,
     /// The root volume's snapshot is filled in when it exists.
     pub attributes: ImageAttributes,
+    #[serde(default)]
+    pub encryption: Encryption,
+    /// What the image must be billed by: as its base.
+    #[serde(default)]
+    pub billing: Billing,
     pub tags: Tags,
     pub source: Source,
     pub inputs: Inputs,
@@ -134,9 +154,10 @@ pub const LONGEST: SignedDuration = SignedDuration::from_hours(11);
 pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
     let architecture = architecture(recipe, facts)?;
     let mut warnings = facts.warnings.clone();
-    let (base, method, why) = base_and_method(recipe, facts)?;
+    let (encryption, copy) = encryption(recipe, facts)?;
+    let (base, method, why) = base_and_method(recipe, facts, copy)?;
     let size = recipe.disk.size.map(crate::recipe::Size::gib);
-    let attributes = attributes(recipe, facts, architecture, size)?;
+    let attributes = attributes(recipe, facts, architecture, size, &mut warnings)?;
     if recipe.disk.encrypt.is_some() && facts.place.partition == crate::cloud::Partition::local() {
         warnings.push(
             "disk.encrypt has no effect here: the local cloud has no keys and does not encrypt".to_owned(),
@@ -172,6 +193,11 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
         base,
         method,
         why,
+        encryption,
+        billing: match &facts.base {
+            BaseFacts::Image { image, .. } => Billing::of(image),
+            BaseFacts::Scratch(_) | BaseFacts::File { .. } => Billing::default(),
+        },
         steps: recipe.provision.clone(),
         seal: recipe.seal.clone(),
         checks: recipe.checks.clone(),
@@ -198,7 +224,20 @@ fn architecture(recipe: &Recipe, facts: &Facts) -> Result<Architecture, PlanErro
     Err(PlanError::OtherArchitecture { wanted, host })
 }
 
-fn base_and_method(recipe: &Recipe, facts: &Facts) -> Result<(BasePlan, MethodKind, String), PlanError> {
+fn encryption(recipe: &Recipe, facts: &Facts) -> Result<(Encryption, Option<encryption::Copy>), PlanError> {
+    let source = match &facts.base {
+        BaseFacts::Scratch(_) | BaseFacts::File { .. } => encryption::Source::New,
+        BaseFacts::Image { image, .. } if image.owner != facts.place.account => encryption::Source::Foreign,
+        BaseFacts::Image { key, .. } => encryption::Source::Own { key: key.as_deref() },
+    };
+    encryption::decide(recipe.disk.encrypt.as_ref(), &facts.encryption, source)
+}
+
+fn base_and_method(
+    recipe: &Recipe,
+    facts: &Facts,
+    copy: Option<encryption::Copy>,
+) -> Result<(BasePlan, MethodKind, String), PlanError> {
     let choice = recipe.method;
     match &facts.base {
         BaseFacts::Scratch(scratch) => {
@@ -217,20 +256,43 @@ fn base_and_method(recipe: &Recipe, facts: &Facts) -> Result<(BasePlan, MethodKi
                 "the base is a disk file, so there is no snapshot to be a parent and all blocks are stored";
             Ok((BasePlan::File { path: path.clone(), format: *format }, MethodKind::Scratch, why.to_owned()))
         }
-        BaseFacts::Image { image, lineage } => {
+        BaseFacts::Image { image, lineage, copyable, own, .. } => {
             refuse(choice, MethodChoice::Scratch, "a base that is an image is changed in place")?;
-            takes_direct(image)?;
             let (disk, snapshot) =
                 image.root().ok_or_else(|| PlanError::NoRootVolume { image: image.id.clone() })?;
+            let import = copy.map(|copy| Import::of(image, copy, &facts.bake, &facts.place.region, own));
+            let layout = import.as_ref().map_or(image.tags.get(&tag(LAYOUT)), |import| {
+                let copies = own.iter().find(|image| import.found.as_ref() == Some(&image.id));
+                copies.and_then(|image| image.tags.get(&tag(LAYOUT)))
+            });
+            takes_direct(image, *copyable || import.is_none(), layout)?;
+            let mut why = match &import {
+                None => "the base is a Linux image without billing codes whose snapshot is in this account"
+                    .to_owned(),
+                Some(import) => {
+                    let when = match &import.found {
+                        Some(found) => format!("was imported as {found}"),
+                        None => format!("is imported once, as {}", import.name),
+                    };
+                    format!(
+                        "the base is a Linux image without billing codes; it {when}, since {}",
+                        import.why
+                    )
+                }
+            };
+            // What was baked by us has a root that a bake can change.
+            if layout.is_none() && !image.tags.contains_key(&tag("bake")) {
+                why += "; if its root turns out to be LVM, `method: launch` is needed";
+            }
             let base = BasePlan::Image {
                 id: image.id.clone(),
                 name: image.name.clone(),
                 snapshot: snapshot.clone(),
                 size: disk.size,
                 lineage: lineage.clone(),
+                import,
             };
-            let why = "the base is a Linux image without billing codes whose snapshot is in this account";
-            Ok((base, MethodKind::Direct, why.to_owned()))
+            Ok((base, MethodKind::Direct, why))
         }
     }
 }
@@ -244,7 +306,7 @@ fn refuse(choice: MethodChoice, wrong: MethodChoice, why: &str) -> Result<(), Pl
 }
 
 /// Registering from a snapshot drops billing codes (aws-sdk's RegisterImage documentation): such bases are not for us.
-fn takes_direct(image: &Image) -> Result<(), PlanError> {
+fn takes_direct(image: &Image, readable: bool, layout: Option<&String>) -> Result<(), PlanError> {
     let refused = |why: String| Err(PlanError::NotDirect { image: image.id.clone(), why });
     if image.usage_operation != "RunInstances" {
         return refused(format!(
@@ -258,6 +320,15 @@ fn takes_direct(image: &Image) -> Result<(), PlanError> {
     if !image.product_codes.is_empty() {
         return refused(format!("it has product codes ({})", image.product_codes.join(", ")));
     }
+    if !readable {
+        return refused(format!(
+            "{} shares the image and not its snapshot, so it cannot be copied",
+            image.owner
+        ));
+    }
+    if let Some(layer) = layout.and_then(|layout| layout.strip_prefix(import::REFUSED)) {
+        return refused(format!("its root is {layer}, as an earlier bake found"));
+    }
     Ok(())
 }
 
@@ -266,6 +337,7 @@ fn attributes(
     facts: &Facts,
     architecture: Architecture,
     size: Option<u32>,
+    warnings: &mut Vec<String>,
 ) -> Result<ImageAttributes, PlanError> {
     let output = &recipe.image;
     match &facts.base {
@@ -280,6 +352,12 @@ fn attributes(
             }
             if let Some(mode) = output.boot_mode {
                 attributes.boot_mode = Some(mode);
+                if mode == BootMode::LegacyBios && attributes.tpm {
+                    warnings.push(
+                        "image.boot-mode: without UEFI the image has no TPM, which its base has".to_owned(),
+                    );
+                    attributes.tpm = false;
+                }
             }
             if let Some(imds) = output.imds {
                 if attributes.imds_v2 && imds == Imds::Optional {
@@ -344,8 +422,16 @@ pub enum PlanError {
     BaseArchitecture { image: ImageId, base: Architecture, wanted: Architecture },
     #[error("method: {method} cannot be used: {why}; leave `method` out")]
     WrongMethod { method: &'static str, why: String },
-    #[error("base: {image} cannot be baked by the direct method: {why}; name a plain Linux image")]
+    #[error(
+        "base: {image} cannot be baked by the direct method: {why}; write `method: launch`, or name a plain Linux image"
+    )]
     NotDirect { image: ImageId, why: String },
+    #[error(
+        "disk.encrypt: false is not possible here: the account encrypts every new snapshot (with {key}); take `encrypt` out, or name a key"
+    )]
+    EncryptedByDefault { key: String },
+    #[error("disk.encrypt: the base is encrypted, which cannot be undone; take `encrypt` out, or name a key")]
+    EncryptedBase,
     #[error("base: {image} has no root volume with a snapshot")]
     NoRootVolume { image: ImageId },
     #[error(

@@ -78,6 +78,7 @@ fn facts(base: BaseFacts) -> Facts {
         place: place(),
         host: Architecture::X86_64,
         base,
+        encryption: EncryptionFacts::default(),
         names_taken: BTreeSet::new(),
         source: Source::default(),
         inputs: Inputs::new(),
@@ -87,7 +88,7 @@ fn facts(base: BaseFacts) -> Facts {
 
 fn on(image: Image) -> Facts {
     let lineage = vec![image.id.clone()];
-    facts(BaseFacts::Image { image: Box::new(image), lineage })
+    facts(BaseFacts::Image { image: Box::new(image), lineage, key: None, copyable: true, own: vec![] })
 }
 
 fn scratch() -> Facts {

@@ -6,6 +6,7 @@
 mod direct;
 mod failure;
 mod foreign;
+mod import;
 mod loaders;
 mod quickstart;
 mod scratch;

@@ -9,7 +9,7 @@ mod kills;
 mod machine;
 mod network;
 mod real;
-mod run;
+pub mod run;
 mod source;
 mod state;
 mod two;
