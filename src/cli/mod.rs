@@ -15,6 +15,7 @@ mod metadata;
 mod out_folder;
 mod plan;
 mod policy;
+mod provision;
 mod session;
 mod shell;
 mod snapshot;
@@ -65,6 +66,7 @@ enum Verb {
     Export(export::Args),
     Snapshot(snapshot::Args),
     Sweep(sweep::Args),
+    Provision(provision::Args),
     #[command(hide = true)]
     Metadata(metadata::Args),
     #[command(hide = true)]
@@ -98,6 +100,10 @@ pub fn main() -> ExitCode {
         Verb::Export(verb) => export::run(&verb, &args.global),
         Verb::Snapshot(verb) => snapshot::run(&verb, &args.global),
         Verb::Sweep(verb) => sweep::run(&verb, &args.global),
+        Verb::Provision(verb) => match provision::run(&verb) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Verb::Metadata(verb) => metadata::run(&verb),
         Verb::KeepRoot(verb) => keep_root::run(&verb),
     };

@@ -62,7 +62,7 @@ pub(super) fn of(recipe: &Recipe, dir: &Path, out: &Path) -> Result<Inputs, Inpu
                 let files = shell.secret_env.values().filter_map(|secret| secret.file.as_ref());
                 walk.left_out.extend(files.map(|file| dir.join(file)));
             }
-            Step::Update(_) | Step::Services(_) => {}
+            Step::Update(_) | Step::Services(_) | Step::Reboot(_) => {}
         }
     }
     if let Some(file) = &recipe.base.file {

@@ -59,7 +59,8 @@ pub struct System {
 }
 
 /// A root's system and its packages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Installed {
     pub system: System,
     /// Sorted by name; of some there are several versions (kernels).

@@ -30,8 +30,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use size::Size;
 pub use step::{
-    Ansible, Files, Limits, Packages, SecretFrom, Services, Shell, Step, StepKind, Update, UpdateScope,
-    UpdateTo,
+    Ansible, Files, Limits, Packages, Reboot, SecretFrom, Services, Shell, Step, StepKind, Update,
+    UpdateScope, UpdateTo,
 };
 
 use crate::cloud::Architecture;

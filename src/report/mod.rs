@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use terminal::Terminal;
 
 /// What happened.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Event {
     /// A part of the work began: `reading the base`.

@@ -15,7 +15,7 @@ const ASIDE: &str = ".put-aside-by-bakehouse";
 
 /// A file lent to the root.
 #[derive(Debug)]
-pub(super) struct Lent {
+pub(in crate::provision) struct Lent {
     path: String,
     content: Vec<u8>,
     had: bool,
@@ -26,7 +26,12 @@ pub(super) struct Lent {
 impl Lent {
     /// Puts `content` at `path`, in place of what is there. What a bake that was killed had put aside counts as
     /// being there. Folders above it that are missing are made.
-    pub(super) fn lend(root: &RootDir, path: &str, content: &[u8], mode: u32) -> Result<Self, RootError> {
+    pub(in crate::provision) fn lend(
+        root: &RootDir,
+        path: &str,
+        content: &[u8],
+        mode: u32,
+    ) -> Result<Self, RootError> {
         let left_aside = root.symlink_metadata(aside(path)).is_ok();
         let above = path.match_indices('/').skip(1).map(|(at, _)| &path[..at]);
         let folders: Vec<String> = above.filter(|folder| !root.exists(folder)).map(str::to_owned).collect();
@@ -51,7 +56,7 @@ impl Lent {
 
     /// Puts back what was there. Where a step put something else in the lent file's place, or wrote into it, that is
     /// what the image was meant to have: it stays, and what was there before goes.
-    pub(super) fn give_back(&self, root: &RootDir) -> Result<(), RootError> {
+    pub(in crate::provision) fn give_back(&self, root: &RootDir) -> Result<(), RootError> {
         let path = self.path.as_str();
         let failed = |source| RootError::file("give back", path, source);
         let ours = match root.symlink_metadata(path) {

@@ -19,7 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use grub_probe::{DiskIdentity, FileSystemIdentity};
 pub use kernels::KernelIdentity;
-use lent::{Lent, NameServers, is_program};
+pub(super) use lent::Lent;
+use lent::{NameServers, is_program};
 use mounts::Mounts;
 
 use super::root::{PATH, Root, RootCommand, RootError, RootFacts, shell_word};
@@ -67,9 +68,9 @@ pub struct ChrootRoot {
     diverted: Vec<&'static str>,
 }
 
-const POLICY: &str = "/usr/sbin/policy-rc.d";
+pub(super) const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// invoke-rc.d's contract: 101 is "action forbidden by policy".
-const NO_SERVICE_STARTS: &[u8] = b"#!/bin/sh\nexit 101\n";
+pub(super) const NO_SERVICE_STARTS: &[u8] = b"#!/bin/sh\nexit 101\n";
 
 /// The two names that distributions give to grub-probe.
 const GRUB_PROBES: [&str; 2] = ["/usr/sbin/grub-probe", "/usr/sbin/grub2-probe"];

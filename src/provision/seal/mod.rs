@@ -4,6 +4,7 @@
 //! Reaches files through [`RootDir`] only, runs nothing but the root's own tools for SELinux labels, and may run twice:
 //! the second time it finds nothing to do.
 
+mod build_key;
 mod identity;
 mod labels;
 mod logs;
@@ -19,6 +20,7 @@ use crate::host::stop::Stop;
 use crate::report::Reporter;
 
 use crate::host::glob;
+pub use build_key::remove_build_key;
 use paths::{Kind, PATHS};
 
 /// What the seal needs to know besides the root.

@@ -11,6 +11,7 @@ mod hold;
 mod metadata;
 mod modes;
 mod packages;
+mod reboot;
 mod secrets;
 mod services;
 mod shell;
@@ -175,6 +176,7 @@ fn runs(step: &Step) -> &dyn Runs {
         Step::Shell(shell) => shell,
         Step::Ansible(ansible) => ansible,
         Step::Services(services) => services,
+        Step::Reboot(reboot) => reboot,
     }
 }
 

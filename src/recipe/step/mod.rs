@@ -3,6 +3,7 @@
 mod ansible;
 mod files;
 mod packages;
+mod reboot;
 mod services;
 mod shell;
 mod update;
@@ -13,6 +14,7 @@ use std::fmt;
 pub use ansible::Ansible;
 pub use files::Files;
 pub use packages::Packages;
+pub use reboot::Reboot;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use services::Services;
@@ -30,6 +32,7 @@ pub enum Step {
     Shell(Shell),
     Ansible(Ansible),
     Services(Services),
+    Reboot(Reboot),
 }
 
 /// What a kind of step says of itself.
@@ -73,6 +76,7 @@ impl Step {
             Self::Shell(shell) => shell,
             Self::Ansible(ansible) => ansible,
             Self::Services(services) => services,
+            Self::Reboot(reboot) => reboot,
         }
     }
 
@@ -101,6 +105,7 @@ mod tests {
             {"shell": {"run": "\n# note\n  make install\n"}},
             {"ansible": {"playbook": "site.yml"}},
             {"services": {"mask": ["c"], "enable": ["a", "b"]}},
+            {"reboot": {}},
         ]);
         let steps: Vec<Step> = serde_json::from_value(steps).unwrap();
         for step in &steps {
@@ -115,6 +120,7 @@ mod tests {
             "shell: make install",
             "ansible: site.yml",
             "services: a b c",
+            "reboot: the machine",
         ];
         assert_eq!(titles, wanted);
     }
