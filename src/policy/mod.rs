@@ -145,6 +145,10 @@ pub enum Only {
     MakesOfBakes,
     /// What is made carries what it is the import of.
     MakesImports,
+    /// Of tags, only those that say what an import's disk is.
+    TagsLayout,
+    /// Of tags, only those that say when something expires.
+    TagsExpiry,
     /// The tags are part of the call that makes the resource.
     TagsOf(&'static [&'static str]),
     /// The key is used through the service that stores blocks.
@@ -162,6 +166,10 @@ impl Only {
     fn condition(self, scope: &Scope, needs: &Needs) -> Condition {
         let ours = |of: &str, name: &str| format!("aws:{of}/{TAG_PREFIX}{name}");
         let there = json!("false");
+        let only_tag = |name: &str| {
+            let keys = json!([format!("{TAG_PREFIX}{name}")]);
+            ("ForAllValues:StringEquals", "aws:TagKeys".to_owned(), keys)
+        };
         match self {
             Self::OfFamily => ("StringEquals", ours("ResourceTag", "family"), json!(needs.family)),
             Self::OfBaseFamily => {
@@ -172,6 +180,8 @@ impl Only {
             Self::MakesOfFamily => ("StringEquals", ours("RequestTag", "family"), json!(needs.family)),
             Self::MakesOfBakes => ("Null", ours("RequestTag", "bake"), there),
             Self::MakesImports => ("Null", ours("RequestTag", "import"), there),
+            Self::TagsLayout => only_tag("layout"),
+            Self::TagsExpiry => only_tag("expires"),
             Self::TagsOf(calls) => ("StringEquals", "ec2:CreateAction".to_owned(), json!(calls)),
             Self::ThroughEbs => {
                 let service = format!("ec2.{}.amazonaws.com", scope.region());

@@ -146,6 +146,10 @@ impl Needs {
             }
             self.parts.insert(Part::ReadFamily);
         }
+        // An unencrypted base of this account is copied with the key, since a child has its parent's.
+        if base.family.is_some() && matches!(recipe.disk.encrypt, Some(Encrypt::Key(_))) {
+            self.parts.insert(Part::Import);
+        }
         if base.image.is_some() || base.newest.is_some() || base.parameter.is_some() {
             match wish.base.or_else(|| told(recipe)) {
                 Some(BaseOwner::Own) => self.parts.extend([Part::ReadOwn]),

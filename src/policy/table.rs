@@ -58,6 +58,8 @@ const NO_RESOURCE: &str = "SAR, Amazon EC2: Describe and Get actions of this kin
 /// Calls that need no permission at all (SAR, AWS STS: "No permissions are required to perform this operation").
 pub const FREE: [&str; 1] = ["sts:GetCallerIdentity"];
 
+const NO_SSM_RESOURCE: &str = "SAR, AWS Systems Manager: the action has no resource type";
+
 /// All of it. Statements of a stage that a recipe does not go through are left out.
 pub const STATEMENTS: &[Statement] = &[
     Statement {
@@ -68,6 +70,13 @@ pub const STATEMENTS: &[Statement] = &[
             call("ec2:DescribeImages", &[Look, Test, Sweep], NO_RESOURCE),
             call("ec2:DescribeSnapshots", &[Look, Sweep, Upload, Download], NO_RESOURCE),
             call("ec2:DescribeInstances", &[Test, Launch, Sweep], NO_RESOURCE),
+            call("ec2:DescribeSubnets", &[Launch], NO_RESOURCE),
+            call("ec2:GetEbsEncryptionByDefault", &[Look], NO_RESOURCE),
+            call("ec2:GetEbsDefaultKmsKeyId", &[Look], NO_RESOURCE),
+            // Of one invocation and one instance, but without a resource that could say so.
+            call("ssm:DescribeInstanceInformation", &[Launch], NO_SSM_RESOURCE),
+            call("ssm:GetCommandInvocation", &[Launch], NO_SSM_RESOURCE),
+            call("ssm:CancelCommand", &[Launch], NO_SSM_RESOURCE),
         ],
     },
     Statement {
@@ -143,11 +152,26 @@ pub const STATEMENTS: &[Statement] = &[
                 &[Store],
                 "SAR, Amazon Elastic Block Store: snapshot*, aws:ResourceTag",
             ),
-            // A sample of what was stored is read back.
-            call("ebs:ListSnapshotBlocks", &[Store], "SAR, Amazon Elastic Block Store: snapshot*; EBS-P"),
-            call("ebs:GetSnapshotBlock", &[Store], "SAR, Amazon Elastic Block Store: snapshot*; EBS-P"),
+            // A sample of what was stored is read back, and a test reads all of it.
+            call(
+                "ebs:ListSnapshotBlocks",
+                &[Store, Test],
+                "SAR, Amazon Elastic Block Store: snapshot*; EBS-P",
+            ),
+            call("ebs:GetSnapshotBlock", &[Store, Test], "SAR, Amazon Elastic Block Store: snapshot*; EBS-P"),
             call("ec2:DeleteSnapshot", &[Store], "SAR, Amazon EC2: snapshot*, aws:ResourceTag"),
         ],
+    },
+    // The variables of a UEFI base are no part of any listing.
+    Statement {
+        sid: "ReadUefiData",
+        on: On::Images,
+        only: &[],
+        grants: &[call(
+            "ec2:DescribeImageAttribute",
+            &[ReadFamily, ReadOwn, Import],
+            "SAR, Amazon EC2: image*; the base need not carry a tag of ours",
+        )],
     },
     // Imports: made once, never deleted by a bake. The source and the copy are resources of one call and of one form of
     // ARN, and only the copy carries tags of the request, so no condition on those.
@@ -167,6 +191,27 @@ pub const STATEMENTS: &[Statement] = &[
             &[Import],
             "SDK, CopyImage: TagSpecifications; SAR, Amazon EC2: ec2:CreateAction",
         )],
+    },
+    Statement {
+        sid: "NoteLayout",
+        on: On::Images,
+        only: &[Only::OfImports, Only::TagsLayout],
+        grants: &[Grant {
+            action: "ec2:CreateTags",
+            parts: &[Import],
+            by: By::Call,
+            source: "SAR, Amazon EC2: image*, aws:ResourceTag, aws:TagKeys",
+        }],
+    },
+    // One that failed is taken away before it is made anew.
+    Statement {
+        sid: "ReplaceFailedImports",
+        on: On::ImagesAndSnapshots,
+        only: &[Only::OfImports],
+        grants: &[
+            call("ec2:DeregisterImage", &[Import], "SAR, Amazon EC2: image*, aws:ResourceTag"),
+            call("ec2:DeleteSnapshot", &[Import], "SAR, Amazon EC2: snapshot*, aws:ResourceTag"),
+        ],
     },
     Statement {
         sid: "StartUpload",
@@ -222,7 +267,83 @@ pub const STATEMENTS: &[Statement] = &[
         sid: "UndoImages",
         on: On::Images,
         only: &[Only::OfFamily],
-        grants: &[call("ec2:DeregisterImage", &[Register], "SAR, Amazon EC2: image*, aws:ResourceTag")],
+        grants: &[call(
+            "ec2:DeregisterImage",
+            &[Register, Launch],
+            "SAR, Amazon EC2: image*, aws:ResourceTag",
+        )],
+    },
+    Statement {
+        sid: "CreateImage",
+        on: On::ImagesAndSnapshots,
+        only: &[],
+        grants: &[call("ec2:CreateImage", &[Launch], "SAR, Amazon EC2: image*, instance*, snapshot*")],
+    },
+    Statement {
+        sid: "TagCreatedImage",
+        on: On::ImagesAndSnapshots,
+        only: &[Only::MakesOfFamily, Only::TagsOf(&["CreateImage"])],
+        grants: &[implied(
+            "ec2:CreateTags",
+            &["ec2:CreateImage"],
+            &[Launch],
+            "SDK, CreateImage: TagSpecifications; SAR, Amazon EC2: ec2:CreateAction",
+        )],
+    },
+    // What CreateImage made expires until it is whole: taking the tag away is the commit.
+    Statement {
+        sid: "KeepImage",
+        on: On::ImagesAndSnapshots,
+        only: &[Only::OfFamily, Only::TagsExpiry],
+        grants: &[call("ec2:DeleteTags", &[Launch], "SAR, Amazon EC2: image*, snapshot*, aws:TagKeys")],
+    },
+    Statement {
+        sid: "UndoCreatedSnapshots",
+        on: On::Snapshots,
+        only: &[Only::OfFamily],
+        grants: &[call("ec2:DeleteSnapshot", &[Launch], "SAR, Amazon EC2: snapshot*, aws:ResourceTag")],
+    },
+    Statement {
+        sid: "WorkOnLaunched",
+        on: On::Instances,
+        only: &[Only::OfFamily],
+        grants: &[
+            call("ec2:StopInstances", &[Launch], "SAR, Amazon EC2: instance*, aws:ResourceTag"),
+            call("ec2:CreateImage", &[Launch], "SAR, Amazon EC2: instance*, aws:ResourceTag"),
+            call("ssm:SendCommand", &[Launch], "SAR, AWS Systems Manager: instance, aws:ResourceTag"),
+        ],
+    },
+    Statement {
+        sid: "RunCommands",
+        on: On::CommandDocument,
+        only: &[],
+        grants: &[call("ssm:SendCommand", &[Launch], "SAR, AWS Systems Manager: document*")],
+    },
+    Statement {
+        sid: "BringFiles",
+        on: On::Objects,
+        only: &[],
+        grants: &[
+            call("s3:PutObject", &[Launch], "SAR, Amazon S3: object*"),
+            // The instance reads by addresses that are signed with these credentials.
+            call(
+                "s3:GetObject",
+                &[Launch],
+                "SAR, Amazon S3: object*; presigned addresses have the signer's permissions",
+            ),
+            call("s3:DeleteObject", &[Launch], "SAR, Amazon S3: object*"),
+        ],
+    },
+    Statement {
+        sid: "PassProfile",
+        on: On::ProfileRole,
+        only: &[Only::PassedToEc2],
+        grants: &[implied(
+            "iam:PassRole",
+            &["ec2:RunInstances"],
+            &[Launch],
+            "SAR, Amazon EC2: RunInstances with a profile depends on iam:PassRole",
+        )],
     },
     Statement {
         sid: "LaunchTests",
@@ -230,7 +351,7 @@ pub const STATEMENTS: &[Statement] = &[
         only: &[Only::MakesOfBakes],
         grants: &[call(
             "ec2:RunInstances",
-            &[Test],
+            &[Test, Launch],
             "SAR, Amazon EC2: instance*, volume, network-interface*",
         )],
     },
@@ -240,7 +361,7 @@ pub const STATEMENTS: &[Statement] = &[
         only: &[],
         grants: &[call(
             "ec2:RunInstances",
-            &[Test],
+            &[Test, Launch],
             "SAR, Amazon EC2: image*, snapshot, subnet*, security-group*",
         )],
     },
@@ -251,7 +372,7 @@ pub const STATEMENTS: &[Statement] = &[
         grants: &[implied(
             "ec2:CreateTags",
             &["ec2:RunInstances"],
-            &[Test],
+            &[Test, Launch],
             "SDK, RunInstances: TagSpecifications; SAR, Amazon EC2: ec2:CreateAction",
         )],
     },
@@ -261,7 +382,11 @@ pub const STATEMENTS: &[Statement] = &[
         only: &[Only::OfBakes],
         grants: &[
             call("ec2:GetConsoleOutput", &[Test], "SAR, Amazon EC2: instance*, aws:ResourceTag"),
-            call("ec2:TerminateInstances", &[Test, Sweep], "SAR, Amazon EC2: instance*, aws:ResourceTag"),
+            call(
+                "ec2:TerminateInstances",
+                &[Test, Launch, Sweep],
+                "SAR, Amazon EC2: instance*, aws:ResourceTag",
+            ),
         ],
     },
     Statement {
@@ -306,6 +431,12 @@ pub const STATEMENTS: &[Statement] = &[
             &[Registry],
             "SAR, Amazon ECR: GetAuthorizationToken has no resource type",
         )],
+    },
+    Statement {
+        sid: "LookAtKey",
+        on: On::Keys,
+        only: &[],
+        grants: &[call("kms:DescribeKey", &[Key], "SAR, AWS KMS: key*")],
     },
     Statement {
         sid: "UseKey",

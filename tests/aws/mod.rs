@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "most tests that ask for it are those of the feature aws")]
 
 mod fixture;
+#[cfg(feature = "aws")]
+mod registry;
 mod stand_in;
 
 pub use fixture::StandIn;
