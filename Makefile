@@ -35,6 +35,9 @@ build: ## build the local-only binary (no AWS SDK)
 image: ## build the container image by docker or buildah (TARGET=bakehouse, ansible or qemu): fifteen minutes, most of it the SDK
 	@scripts/image --target "$(or $(TARGET),bakehouse)"
 
+provisioner: ## build the program that the method launch brings to instances (static)
+	@scripts/provisioner $(ARCHITECTURES)
+
 packages: ## install the system packages that bakes and tests need
 	@scripts/install-packages
 

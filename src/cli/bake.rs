@@ -242,6 +242,17 @@ impl Baking<'_> {
             }
         }
         record.timings.push(Timing::new("register", began.elapsed()));
+        if !bench.ledger.is_settled() {
+            // What only served to make it.
+            let mut left = Left::Nothing;
+            for undo in bench.ledger.undo_all(&*session.clouds, clock::wall()).await {
+                undo.add_stuck(&mut left);
+            }
+            if !left.is_nothing() {
+                session.reporter.warning(left.to_string());
+                record.leftovers.push(left.to_string());
+            }
+        }
         if let Err(error) = deliver(&record, &baked.map, &out) {
             // The ledger stays, and with it what is to be delivered.
             let _ = bench.work.close();

@@ -86,6 +86,9 @@ pub async fn register(
     ledger: &Ledger,
     stop: &Stop,
 ) -> Result<ImagePlace, RegisterError> {
+    if let Some(image) = &baked.image {
+        return keep(image, baked, cloud, ledger).await;
+    }
     let mut attributes = plan.attributes.clone();
     if let Some(base) = &baked.base {
         carry_over(base, &mut attributes);
@@ -166,6 +169,21 @@ async fn discard(id: &ImageId, snapshot: &SnapshotId, cloud: &Cloud) -> Left {
         left.add(format!("snapshot {snapshot} in {}: {error}", cloud.place));
     }
     left
+}
+
+/// Keeps the image that a method made: it expires no more, and that is the commit.
+async fn keep(
+    image: &ImageId,
+    baked: &Baked,
+    cloud: &Cloud,
+    ledger: &Ledger,
+) -> Result<ImagePlace, RegisterError> {
+    let keys = [tag("expires")];
+    // Short, and wanted: a stop does not end it.
+    retrying(&Stop::never(), || cloud.images.untag(image, &keys)).await.map_err(RegisterError::Register)?;
+    // It is the user's now, whatever the disk says.
+    let _ = ledger.commit();
+    Ok(ImagePlace { place: cloud.place.clone(), image: image.clone(), snapshot: baked.snapshot.clone() })
 }
 
 /// `RegisterImage` has no idempotency token: where its answer was lost, the image of this name that carries this

@@ -7,6 +7,7 @@ pub mod disk_file;
 mod import;
 pub mod keep;
 mod kernels;
+mod launch;
 pub mod orphans;
 mod scratch;
 mod store;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+pub use launch::LaunchError;
 pub use work::{WorkDir, WorkError};
 
 use crate::cloud::{Cloud, CloudError, Image, ImageId, SnapshotId};
@@ -56,10 +58,12 @@ pub struct Bench {
     pub keep: Option<keep::Wish>,
 }
 
-/// A finished disk in the cloud, not registered yet.
+/// A finished disk in the cloud, not registered yet; or an image that is not kept yet.
 #[derive(Clone, Debug)]
 pub struct Baked {
     pub snapshot: SnapshotId,
+    /// The image that there is already, where the method made one. It is undone until it is kept.
+    pub image: Option<ImageId>,
     pub map: BlockMap,
     /// Blocks that were put.
     pub changed: u64,
@@ -92,6 +96,7 @@ pub fn of(kind: MethodKind) -> &'static dyn Method {
     match kind {
         MethodKind::Direct => &direct::Direct,
         MethodKind::Scratch => &scratch::ScratchMethod,
+        MethodKind::Launch => &launch::Launch,
     }
 }
 
@@ -157,6 +162,8 @@ pub enum BakeCause {
     Root(#[from] RootError),
     #[error(transparent)]
     Step(#[from] StepFailed),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
     #[error("{cause}")]
     Kept {
         #[source]

@@ -49,6 +49,7 @@ impl Stored {
     pub fn baked(self, changed: Changed, timings: Vec<Timing>) -> Baked {
         Baked {
             snapshot: self.snapshot,
+            image: None,
             map: self.map,
             changed: self.changed,
             installed: changed.installed,

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{BasePlan, Import, Plan};
+use super::{BasePlan, Import, MethodKind, Plan};
 use crate::cloud::Partition;
 use crate::recipe::Scratch;
 
@@ -46,7 +46,14 @@ impl Display for Plan {
             writeln!(f, "{head:<9} {}. {}", number + 1, step.title())?;
         }
         writeln!(f, "checks    {}", self.checks.len())?;
+        if let Some(launch) = &self.launch {
+            let types = launch.instance_types.join(", then ");
+            let spot = if launch.spot { ", on spot" } else { "" };
+            let types = if types.is_empty() { "one of a small type".to_owned() } else { types };
+            writeln!(f, "instance  {types}{spot}; ended afterwards")?;
+        }
         let parent = match &self.base {
+            _ if self.method == MethodKind::Launch => "one snapshot of the instance's disk".to_owned(),
             BasePlan::Image { import: Some(import), .. } => {
                 let once = if import.found.is_none() { "the import, which stays; " } else { "" };
                 format!("{once}one snapshot, a child of the import's with the changed blocks")

@@ -13,7 +13,7 @@ use crate::cloud::{
 };
 use crate::host::clock::{self, whole_seconds};
 use crate::host::stop::Stop;
-use crate::recipe::{Base, Encrypt, Recipe, Scratch};
+use crate::recipe::{Base, Encrypt, MethodChoice, Recipe, Scratch};
 
 /// A lineage longer than this is cut: it can only be a loop made by hand.
 const LONGEST_LINEAGE: usize = 32;
@@ -78,7 +78,14 @@ pub async fn look_up(
     source: Source,
     stop: &Stop,
 ) -> Result<Facts, FactsError> {
-    let host = host_architecture()?;
+    let mut host = host_architecture()?;
+    // An instance is of any architecture; QEMU's are the host's.
+    if recipe.method == MethodChoice::Launch
+        && cloud.place.partition != Partition::local()
+        && let Some(first) = recipe.architecture.all().first()
+    {
+        host = *first;
+    }
     let mut warnings = Vec::new();
     if recipe.architecture.all().len() > 1 {
         warnings

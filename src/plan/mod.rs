@@ -26,7 +26,9 @@ use crate::cloud::{
     Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageId, Place,
     SnapshotId, Tags, tag,
 };
-use crate::recipe::{BootTest, Check, Imds, MethodChoice, Recipe, RootFilesystem, Scratch, Seal, Step};
+use crate::recipe::{
+    BootTest, Check, Imds, Launch, MethodChoice, Recipe, RootFilesystem, Scratch, Seal, Step,
+};
 
 /// The name that a plan's root volume has where the base does not give one: Debian's and Amazon Linux's.
 const ROOT_DEVICE: &str = "/dev/xvda";
@@ -39,6 +41,8 @@ pub enum MethodKind {
     Direct,
     /// A new disk without a parent; all of its blocks are stored.
     Scratch,
+    /// The steps run on an instance of the base, and an image is made of it.
+    Launch,
 }
 
 impl MethodKind {
@@ -47,6 +51,7 @@ impl MethodKind {
         match self {
             Self::Direct => "direct",
             Self::Scratch => "scratch",
+            Self::Launch => "launch",
         }
     }
 }
@@ -84,6 +89,9 @@ pub struct Plan {
     pub base: BasePlan,
     pub method: MethodKind,
     pub why: String,
+    /// What the recipe says of the instance, where the method is to launch one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<Launch>,
     pub steps: Vec<Step>,
     pub seal: Seal,
     pub checks: Vec<Check>,
@@ -198,6 +206,7 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
             BaseFacts::Image { image, .. } => Billing::of(image),
             BaseFacts::Scratch(_) | BaseFacts::File { .. } => Billing::default(),
         },
+        launch: (method == MethodKind::Launch).then(|| recipe.launch.clone().unwrap_or_default()),
         steps: recipe.provision.clone(),
         seal: recipe.seal.clone(),
         checks: recipe.checks.clone(),
@@ -241,6 +250,11 @@ fn base_and_method(
     let choice = recipe.method;
     match &facts.base {
         BaseFacts::Scratch(scratch) => {
+            refuse(
+                choice,
+                MethodChoice::Launch,
+                "an instance is launched of an image, and this base is none",
+            )?;
             refuse(choice, MethodChoice::Direct, "a base from scratch has no blocks to start from")?;
             if facts.host != Architecture::X86_64 {
                 return Err(PlanError::ScratchArchitecture { host: facts.host });
@@ -251,6 +265,11 @@ fn base_and_method(
             Ok((base, MethodKind::Scratch, why.to_owned()))
         }
         BaseFacts::File { path, format } => {
+            refuse(
+                choice,
+                MethodChoice::Launch,
+                "an instance is launched of an image, and this base is none",
+            )?;
             refuse(choice, MethodChoice::Direct, "a disk file has no snapshot that could be a parent")?;
             let why =
                 "the base is a disk file, so there is no snapshot to be a parent and all blocks are stored";
@@ -265,7 +284,26 @@ fn base_and_method(
                 let copies = own.iter().find(|image| import.found.as_ref() == Some(&image.id));
                 copies.and_then(|image| image.tags.get(&tag(LAYOUT)))
             });
-            takes_direct(image, *copyable || import.is_none(), layout)?;
+            let taken = match (choice, takes_direct(image, *copyable || import.is_none(), layout)) {
+                (MethodChoice::Launch, _) => Err("the recipe asks for it".to_owned()),
+                (MethodChoice::Auto, Err(PlanError::NotDirect { why, .. })) => {
+                    Err(format!("direct cannot take this base: {why}"))
+                }
+                (_, taken) => Ok(taken?),
+            };
+            if let Err(why) = taken {
+                check_launch(recipe, facts)?;
+                let base = BasePlan::Image {
+                    id: image.id.clone(),
+                    name: image.name.clone(),
+                    snapshot: snapshot.clone(),
+                    size: disk.size,
+                    lineage: lineage.clone(),
+                    // An instance runs from the base itself, whosever it is.
+                    import: None,
+                };
+                return Ok((base, MethodKind::Launch, why));
+            }
             let mut why = match &import {
                 None => "the base is a Linux image without billing codes whose snapshot is in this account"
                     .to_owned(),
@@ -297,9 +335,38 @@ fn base_and_method(
     }
 }
 
+/// What an instance on AWS needs, and one of the local cloud does not.
+fn check_launch(recipe: &Recipe, facts: &Facts) -> Result<(), PlanError> {
+    if let Some(at) = recipe.provision.iter().position(|step| matches!(step, Step::Ansible(_))) {
+        return Err(PlanError::LaunchAnsible { step: at + 1 });
+    }
+    if facts.place.partition == crate::cloud::Partition::local() {
+        return Ok(());
+    }
+    let launch = recipe.launch.clone().unwrap_or_default();
+    if launch.profile.is_none() {
+        return Err(PlanError::LaunchNeeds {
+            key: "profile",
+            what: "an instance profile whose role SSM may reach (AmazonSSMManagedInstanceCore) and that may write to the bucket",
+        });
+    }
+    if launch.bucket.is_none() {
+        return Err(PlanError::LaunchNeeds {
+            key: "bucket",
+            what: "a bucket of this region, by which files come to the instance",
+        });
+    }
+    Ok(())
+}
+
 fn refuse(choice: MethodChoice, wrong: MethodChoice, why: &str) -> Result<(), PlanError> {
     if choice == wrong {
-        let method = if wrong == MethodChoice::Direct { "direct" } else { "scratch" };
+        let method = match wrong {
+            MethodChoice::Direct => "direct",
+            MethodChoice::Scratch => "scratch",
+            MethodChoice::Launch => "launch",
+            MethodChoice::Auto => "auto",
+        };
         return Err(PlanError::WrongMethod { method, why: why.to_owned() });
     }
     Ok(())
@@ -432,6 +499,12 @@ pub enum PlanError {
     EncryptedByDefault { key: String },
     #[error("disk.encrypt: the base is encrypted, which cannot be undone; take `encrypt` out, or name a key")]
     EncryptedBase,
+    #[error("launch.{key}: the method launch needs {what}; name it in the recipe")]
+    LaunchNeeds { key: &'static str, what: &'static str },
+    #[error(
+        "step {step}: `ansible` runs where Bakehouse runs, and reaches no instance of the method launch; run Ansible in a `shell` step"
+    )]
+    LaunchAnsible { step: usize },
     #[error("base: {image} has no root volume with a snapshot")]
     NoRootVolume { image: ImageId },
     #[error(

@@ -21,6 +21,8 @@ use crate::host::namespace;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 
+/// Where scripts and secrets of steps are.
+const LENT: &str = "/run/bakehouse";
 /// The exit code of a shell for a program that is not there.
 const MISSING: i32 = 127;
 /// For processes that sit in the kernel, as in a chroot.
@@ -47,6 +49,8 @@ impl MachineRoot {
         set_child_subreaper(Some(getpid()))
             .map_err(|error| RootError::Host { path: "/proc/self".to_owned(), source: error.into() })?;
         let mut root = Self { dir, facts, lent: Vec::new() };
+        // What steps lend their commands: in memory on a machine that runs, and gone with it.
+        root.dir.make_dirs(LENT, 0o700).map_err(|source| RootError::file("make", LENT, source))?;
         if root.dir.exists("/usr/sbin") {
             root.lent.push(Lent::lend(&root.dir, POLICY, NO_SERVICE_STARTS, 0o755)?);
         }

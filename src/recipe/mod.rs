@@ -5,6 +5,7 @@ mod check;
 mod duration;
 mod image;
 mod key;
+mod launch;
 mod load;
 mod places;
 mod problem;
@@ -22,6 +23,7 @@ pub use base::{Base, Distribution, FileBase, Newest, Scratch};
 pub use check::{BootTest, Check, CommandCheck, FileCheck, PackageCheck, PortCheck, ServiceCheck};
 pub use duration::Span;
 pub use image::{Disk, Encrypt, ImageOutput, Imds, RootFilesystem};
+pub use launch::{Launch, SubnetChoice};
 pub use load::{FILE, LARGEST, LoadOptions, Loaded, RecipeErrors, load};
 pub(crate) use problem::nearest;
 pub use problem::{Problem, ProblemKind, Problems};
@@ -53,6 +55,9 @@ pub struct Recipe {
     /// How the bytes come to be. `auto` picks `direct` where it can and says why not where it cannot.
     #[serde(default)]
     pub method: MethodChoice,
+    /// The instance that the method `launch` works on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<Launch>,
     #[serde(default)]
     pub disk: Disk,
     /// What is done to the root, in this order.
@@ -78,6 +83,7 @@ pub enum MethodChoice {
     Auto,
     Direct,
     Scratch,
+    Launch,
 }
 
 /// One architecture or several.

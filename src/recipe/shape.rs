@@ -16,7 +16,6 @@ const LATER: &[(&str, &str, &str)] = &[
     ("", "approve", "a stage"),
     ("", "promote", "a stage"),
     ("", "prune", "a stage"),
-    ("method", "launch", "a method"),
     ("method", "chroot", "a method"),
 ];
 

@@ -2,6 +2,7 @@
 //! check against the schema found nothing wrong, so that all errors of a file come in one go and none of them twice.
 
 mod folder;
+mod launch;
 mod whole;
 mod word;
 
@@ -84,6 +85,13 @@ const RULES: &[(&str, Rule)] = &[
     ("base.scratch.mirror", Text(word::mirror)),
     ("base.scratch.proxy", Text(word::proxy)),
     ("method", Whole(whole::method)),
+    ("launch", Whole(launch::group)),
+    ("launch.instance-types.*", Text(launch::instance_type)),
+    ("launch.subnet", Text(launch::subnet)),
+    ("launch.subnet.*", Key(word::tag_key)),
+    ("launch.security-groups.*", Text(launch::security_group)),
+    ("launch.profile", Text(launch::profile)),
+    ("launch.bucket", Text(launch::bucket)),
     ("disk.filesystem", Whole(whole::filesystem)),
     ("disk.encrypt", Whole(whole::encrypt)),
     ("provision.*.update.release", Text(word::release)),
@@ -110,6 +118,7 @@ const RULES: &[(&str, Rule)] = &[
     ("provision.*.shell.secret-env.*", Whole(whole::secret)),
     ("provision.*.shell.secret-env.*.env", Text(word::environment)),
     ("provision.*.shell.secret-env.*.file", Folder(folder::host_file)),
+    ("provision.*.ansible", Whole(launch::ansible)),
     ("provision.*.ansible.playbook", Folder(folder::file)),
     ("provision.*.ansible.extra-vars.*", Key(word::environment)),
     ("provision.*.ansible.env.*", Key(word::environment)),

@@ -113,6 +113,10 @@ pub(super) fn method(look: &Look<'_>, findings: &mut Findings) {
             "`direct` changes an image that there is, and `base` is `scratch`",
             "write `auto` or `scratch`, or take the key out",
         ),
+        Some("launch") if scratch || look.recipe.pointer("/base/file").is_some() => (
+            "`launch` runs an instance of an image, and `base` is none",
+            "bake an image of this base first, by `auto`, and launch that; or take the key out",
+        ),
         Some("scratch") if !scratch && look.recipe.get("base").is_some() => {
             ("`scratch` needs `base: { scratch: … }`", "write `auto` or `direct`, or take the key out")
         }

@@ -1,0 +1,203 @@
+//! The instance that the steps run on: what it is asked for, in which order types and subnets are tried, and its user data.
+
+use std::time::Duration;
+
+use super::LaunchError;
+use crate::cloud::{
+    BuildInstance, CloudError, ErrorKind, ImageId, Instance, InstanceId, InstanceState, NewInstance,
+    Partition, SubnetQuery, Token, Wait, retrying, until,
+};
+use crate::host::clock;
+use crate::ledger::{Intent, Kind, Role};
+use crate::method::{BakeCause, Bench};
+use crate::plan::Plan;
+use crate::recipe::{Launch, SubnetChoice};
+
+/// What it is for, as the ledger calls it.
+const WHAT: &str = "build instance";
+/// How long it may live where the recipe says nothing.
+const WITHIN: Duration = Duration::from_secs(3600);
+/// Seconds of life beyond that, in which its image is made and it is ended properly.
+const SPARE: u32 = 600;
+
+/// How long the steps may take, from the launch on.
+pub(super) fn within(launch: &Launch) -> Duration {
+    launch.within.map_or(WITHIN, |span| span.duration())
+}
+
+/// Launches the instance: the first type in the first subnet that has capacity.
+pub(super) async fn launch(
+    plan: &Plan,
+    launch: &Launch,
+    image: &ImageId,
+    bench: &Bench,
+) -> Result<InstanceId, BakeCause> {
+    let local = bench.cloud.place.partition == Partition::local();
+    let lifetime = u32::try_from(within(launch).as_secs()).unwrap_or(u32::MAX).saturating_add(SPARE);
+    let user_data = user_data(bench.cloud.commands.agent(), lifetime);
+    let kinds: Vec<Option<String>> = if local || launch.instance_types.is_empty() {
+        vec![None]
+    } else {
+        launch.instance_types.iter().cloned().map(Some).collect()
+    };
+    let subnets = if local { vec![None] } else { subnets(launch, bench).await? };
+    let mut refused: Option<CloudError> = None;
+    for kind in &kinds {
+        for subnet in &subnets {
+            let new = NewInstance {
+                image: image.clone(),
+                kind: kind.clone(),
+                user_data: user_data.clone(),
+                boot_mode: None,
+                root_size: plan.size,
+                lifetime_seconds: lifetime,
+                build: Some(BuildInstance {
+                    profile: launch.profile.clone().filter(|_| !local),
+                    subnet: subnet.clone(),
+                    security_groups: launch.security_groups.clone(),
+                    spot: launch.spot,
+                }),
+                tags: plan.temporary_tags(),
+            };
+            let what = format!(
+                "{WHAT} {} {}",
+                kind.as_deref().unwrap_or_default(),
+                subnet.as_deref().unwrap_or_default()
+            );
+            let token = Token::of(&plan.bake, &what, 1);
+            let intent = Intent {
+                kind: Kind::Instance,
+                place: bench.cloud.place.clone(),
+                what: what.trim().to_owned(),
+                token: Some(token.as_str().to_owned()),
+                tags: new.tags.clone(),
+                role: Role::Temporary,
+            };
+            let launched =
+                bench.ledger.create(intent, &bench.stop, || bench.cloud.instances.launch(&new, &token)).await;
+            match launched.map_err(BakeCause::from) {
+                Err(BakeCause::Cloud(error)) if error.kind == ErrorKind::Capacity => {
+                    bench.reporter.warning(format!("no capacity for {}: {error}", what.trim()));
+                    refused = Some(error);
+                }
+                other => return other,
+            }
+        }
+    }
+    Err(match refused {
+        Some(error) => LaunchError::Capacity { source: error }.into(),
+        None => LaunchError::NoSubnet.into(),
+    })
+}
+
+/// The subnets to try.
+async fn subnets(launch: &Launch, bench: &Bench) -> Result<Vec<Option<String>>, BakeCause> {
+    let query = match &launch.subnet {
+        Some(SubnetChoice::Id(id)) => return Ok(vec![Some(id.clone())]),
+        Some(SubnetChoice::Tags(tags)) => SubnetQuery::Tagged(tags.clone()),
+        None => SubnetQuery::Default,
+    };
+    let mut found = retrying(&bench.stop, || bench.cloud.networks.subnets(&query)).await?;
+    // Where there is most room.
+    found.sort_by(|a, b| (b.free, &a.id).cmp(&(a.free, &b.id)));
+    Ok(found.into_iter().filter(|subnet| subnet.free > 0).map(|subnet| Some(subnet.id)).collect())
+}
+
+/// Settings for cloud-init. At its first boot a machine would get users, names and package sources of its own: an image
+/// that is made of it must not have them. The script at every boot ends the machine when its time is over, whoever has
+/// forgotten it; the one at the first boot lets commands in.
+fn user_data(agent: &str, lifetime: u32) -> Vec<u8> {
+    let end = clock::wall().as_second() + i64::from(lifetime);
+    let timer = format!(
+        "left=$(({end} - $(date +%s))); [ \"$left\" -gt 0 ] || left=1; \
+         systemd-run --unit=bakehouse-end --on-active=\"$left\" systemctl --force --force poweroff 2>/dev/null || \
+         (sleep \"$left\"; poweroff -f) >/dev/null 2>&1 &"
+    );
+    let settings = serde_json::json!({
+        "users": [],
+        "disable_root": false,
+        "preserve_hostname": true,
+        "locale": false,
+        "apt": { "preserve_sources_list": true },
+        "bootcmd": [["/bin/sh", "-c", timer]],
+        "runcmd": if agent.is_empty() { serde_json::json!([]) } else { serde_json::json!([["/bin/sh", "-c", agent]]) },
+    });
+    format!("#cloud-config\n{settings}\n").into_bytes()
+}
+
+/// Waits until commands reach it.
+pub(super) async fn ready(id: &InstanceId, bench: &Bench) -> Result<(), BakeCause> {
+    let commands = &bench.cloud.commands;
+    let wait = Wait {
+        what: "instance reachable by commands",
+        every: Duration::from_secs(5),
+        within: commands.ready_within(),
+    };
+    let reached = until(wait, &bench.cloud.place, &bench.stop, || async {
+        still_there(id, bench).await?;
+        Ok(commands.ready(id).await?.then_some(()))
+    });
+    match reached.await {
+        Err(source) if source.operation == "wait" && !bench.stop.is_requested() => {
+            Err(LaunchError::Unreached { instance: id.to_string(), source }.into())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The instance, which must neither have ended nor be about to.
+pub(super) async fn still_there(id: &InstanceId, bench: &Bench) -> Result<Instance, CloudError> {
+    let found = match bench.cloud.instances.describe(id).await {
+        // A part of EC2 does not know it yet.
+        Err(error) if error.kind == ErrorKind::NotFound => {
+            return Err(CloudError { kind: ErrorKind::NotYet, ..error });
+        }
+        other => other?,
+    };
+    if matches!(found.state, InstanceState::Pending | InstanceState::Running) {
+        return Ok(found);
+    }
+    let reason = found.reason.clone().unwrap_or_else(|| "without a reason".to_owned());
+    Err(CloudError::new(
+        ErrorKind::Invalid,
+        "DescribeInstances",
+        &bench.cloud.place,
+        format!("{id} ended in the middle ({reason})"),
+    ))
+}
+
+/// Waits until it is off; one that does not turn itself off is stopped.
+pub(super) async fn off(id: &InstanceId, bench: &Bench) -> Result<(), BakeCause> {
+    const BY_ITSELF: Duration = Duration::from_secs(120);
+    // EC2 takes the power away from a system that does not end, after some minutes.
+    const STOPPED: Wait =
+        Wait { what: "instance stopped", every: Duration::from_secs(3), within: Duration::from_secs(900) };
+    let (instances, place) = (&bench.cloud.instances, &bench.cloud.place);
+    let is_off = || async {
+        match instances.describe(id).await?.state {
+            InstanceState::Stopped => Ok(Some(true)),
+            InstanceState::Stopping => Ok(Some(false)),
+            InstanceState::ShuttingDown | InstanceState::Terminated => Err(CloudError::new(
+                ErrorKind::Invalid,
+                "DescribeInstances",
+                place,
+                format!("{id} was terminated before an image was made of it"),
+            )),
+            InstanceState::Pending | InstanceState::Running => Ok(None),
+        }
+    };
+    let wait = Wait { within: BY_ITSELF, ..STOPPED };
+    match until(wait, place, &bench.stop, is_off).await {
+        Ok(_) => {}
+        Err(error) if error.operation == "wait" && !bench.stop.is_requested() => {
+            bench.reporter.warning(
+                "the machine did not turn itself off after the seal: what it writes while it is stopped (a random seed, \
+                 logs, its agent's state) may be in the image",
+            );
+            retrying(&bench.stop, || instances.stop(id)).await?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    until(STOPPED, place, &bench.stop, || async { Ok(is_off().await?.filter(|off| *off)) }).await?;
+    Ok(())
+}

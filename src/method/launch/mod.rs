@@ -1,0 +1,210 @@
+//! The launch method: an instance of the base, on which the same provisioner runs the recipe's steps and the seal; then an
+//! image of it. Knows of no cloud how commands and files get in: that is the seam's.
+
+mod bundle;
+mod image;
+mod instance;
+mod provisioner;
+mod remote;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::store::pipe;
+use super::{BakeCause, BakeError, Baked, Bench, Method};
+use crate::cloud::{Cloud, CloudError, CommandState, ErrorKind, ObjectsId, Partition, SnapshotId, retrying};
+use crate::disk::{BlockMap, Disk, SparseDisk, TransferError};
+use crate::ledger::{Intent, Kind, Role};
+use crate::plan::{BasePlan, Plan};
+use crate::provision::{BundleError, OutcomeEnd};
+use crate::report::Timing;
+use remote::Remote;
+
+/// The bucket of the local cloud.
+const LOCAL_BUCKET: &str = "bakehouse";
+/// For the seal alone, which has labels to set where the root uses SELinux.
+const SEALING: Duration = Duration::from_secs(1800);
+
+#[derive(Debug)]
+pub(super) struct Launch;
+
+#[async_trait]
+impl Method for Launch {
+    async fn bake(&self, plan: &Plan, bench: &Bench) -> Result<Baked, BakeError> {
+        Ok(bake(plan, bench).await?)
+    }
+}
+
+async fn bake(plan: &Plan, bench: &Bench) -> Result<Baked, BakeCause> {
+    let BasePlan::Image { id: base, .. } = &plan.base else {
+        return Err(BakeCause::Other { what: "the launch method needs an image as its base".to_owned() });
+    };
+    if bench.keep.is_some() {
+        bench
+            .reporter
+            .warning("--on-failure keep has no effect: an instance of the method launch is always ended");
+    }
+    let launch = plan.launch.clone().unwrap_or_default();
+    let local = bench.cloud.place.partition == Partition::local();
+    let mut timings = Vec::new();
+    // Whatever is wrong here costs nothing yet.
+    let program = provisioner::find(plan.architecture(), bench)?;
+    let packed = bundle::pack(plan, bench)?;
+    let secrets = bundle::secrets(plan, bench)?;
+
+    let phase = bench.reporter.phase("bringing the steps to where the instance finds them");
+    let bucket = launch.bucket.clone().unwrap_or_else(|| LOCAL_BUCKET.to_owned());
+    let objects = Objects::announce(&bucket, secrets.is_some(), plan, bench)?;
+    let read = std::fs::read(&program).map_err(|source| LaunchError::File { path: program, source })?;
+    objects.put("provisioner", read.into(), plan, bench).await?;
+    objects.put("bundle", packed.into(), plan, bench).await?;
+    if let Some(secrets) = &secrets {
+        let text =
+            serde_json::to_vec(secrets).map_err(|error| BakeCause::Other { what: error.to_string() })?;
+        objects.put("secrets", text.into(), plan, bench).await?;
+    }
+    timings.push(Timing::new("bring the steps in", phase.done()));
+
+    let phase = bench.reporter.phase(format!("launching an instance of {base}"));
+    let id = instance::launch(plan, &launch, base, bench).await?;
+    bench.reporter.note(format!("{id} was launched; it ends by itself when its time is over"));
+    instance::ready(&id, bench).await?;
+    timings.push(Timing::new("launch", phase.done()));
+
+    let mut remote = Remote { instance: id.clone(), objects: &objects, bench, seen: 0 };
+    let phase = bench.reporter.phase("running the steps on the instance");
+    let outcome = remote.provision(instance::within(&launch)).await?;
+    phase.done();
+    let OutcomeEnd::Done(installed) = outcome.end else { return Err(LaunchError::Unfinished.into()) };
+    timings.extend(
+        outcome.timings.into_iter().map(|step| Timing {
+            name: format!("step {}: {}", step.number, step.name),
+            seconds: step.seconds,
+        }),
+    );
+
+    // A spot instance that turns itself off is terminated, and EC2 stops none: its image is made while it runs, by a
+    // CreateImage that reboots it.
+    let runs = launch.spot && !local;
+    let phase = bench.reporter.phase("sealing");
+    remote.seal(!runs, SEALING).await?;
+    if !runs {
+        instance::off(&id, bench).await?;
+    }
+    timings.push(Timing::new("seal", phase.done()));
+
+    let phase = bench.reporter.phase("making the image");
+    let (image, snapshot, size) = image::create(plan, &id, bench).await?;
+    timings.push(Timing::new("make the image", phase.done()));
+    let phase = bench.reporter.phase(format!("reading {snapshot} for the record"));
+    let map = map(&snapshot, size, bench).await?;
+    timings.push(Timing::new("read the image", phase.done()));
+    Ok(Baked { snapshot, image: Some(image), base: None, changed: map.len() as u64, map, installed, timings })
+}
+
+/// The blocks of the image's snapshot. Where the account may not read them, as those of some vendors' images, the record is
+/// without.
+async fn map(snapshot: &SnapshotId, size: u32, bench: &Bench) -> Result<BlockMap, BakeCause> {
+    let path = bench.work.disk();
+    let disk: Arc<dyn Disk> = Arc::new(SparseDisk::create(&path, u64::from(size) << 30)?);
+    match pipe(bench).download(snapshot, &disk).await {
+        Err(TransferError::Cloud(error)) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid) => {
+            bench.reporter.warning(format!("the record has no block map: {error}"));
+            Ok(BlockMap::new(size))
+        }
+        map => Ok(map?),
+    }
+}
+
+/// The objects of one bake, all below one prefix.
+#[derive(Debug)]
+struct Objects {
+    id: ObjectsId,
+    cloud: Cloud,
+    has_secrets: bool,
+}
+
+impl Objects {
+    /// In the ledger before there is any.
+    fn announce(bucket: &str, has_secrets: bool, plan: &Plan, bench: &Bench) -> Result<Self, BakeCause> {
+        let prefix = format!("bakehouse/{}", plan.bake);
+        let id = ObjectsId::new(bucket, &prefix).ok_or_else(|| BakeCause::Other {
+            what: format!("launch.bucket: `{bucket}` is no bucket's name"),
+        })?;
+        let intent = Intent {
+            kind: Kind::Objects,
+            place: bench.cloud.place.clone(),
+            what: "what the instance fetches and writes".to_owned(),
+            token: None,
+            tags: plan.temporary_tags(),
+            role: Role::Temporary,
+        };
+        bench.ledger.adopt(intent, id.clone())?;
+        Ok(Self { id, cloud: bench.cloud.clone(), has_secrets })
+    }
+
+    fn bucket(&self) -> &str {
+        self.id.bucket()
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}/{name}", self.id.prefix())
+    }
+
+    async fn put(&self, name: &str, content: Bytes, plan: &Plan, bench: &Bench) -> Result<(), CloudError> {
+        // S3 takes ten tags of an object: ours are enough.
+        let own = plan.temporary_tags().into_iter().filter(|(key, _)| {
+            ["bakehouse:bake", "bakehouse:stage", "bakehouse:expires"].contains(&key.as_str())
+        });
+        let (key, tags) = (self.key(name), own.collect());
+        retrying(&bench.stop, || self.cloud.objects.put(self.bucket(), &key, content.clone(), &tags)).await
+    }
+
+    async fn link(&self, name: &str, lasting: Duration) -> Result<String, CloudError> {
+        self.cloud.objects.link(self.bucket(), &self.key(name), lasting).await
+    }
+}
+
+/// Why no image came of an instance.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error(
+        "the program for instances is not at {}: build it by `make provisioner`, or name it by BAKEHOUSE_PROVISIONER",
+        path.display()
+    )]
+    NoProvisioner { path: PathBuf },
+    #[error("cannot use {}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("step {step}: `secret-env: {name}` {wrong}")]
+    Secret { step: usize, name: String, wrong: String },
+    #[error(
+        "launch.subnet: no subnet with a free address was found; name one, or give the region a default VPC"
+    )]
+    NoSubnet,
+    #[error("launch.instance-types: none of them has capacity; name more, or try later")]
+    Capacity { source: CloudError },
+    #[error(
+        "commands do not reach {instance}: its subnet needs a way out to SSM and S3 (a NAT gateway, or VPC endpoints), \
+         launch.profile the policy AmazonSSMManagedInstanceCore, and the base an SSM agent or cloud-init to install it \
+         (on the local cloud: cloud-init and an ssh server)"
+    )]
+    Unreached { instance: String, source: CloudError },
+    #[error("step {number} ({name}) failed: {why}")]
+    Step { number: usize, name: String, why: String },
+    #[error("provisioning the instance failed: {why}")]
+    Failed { why: String },
+    #[error("the instance gave no result ({state:?}); its last lines:\n    {tail}")]
+    NoResult { state: CommandState, tail: String },
+    #[error("the instance did not finish its steps")]
+    Unfinished,
+    #[error("a stop was asked for")]
+    Stopped,
+    #[error("{image} has no root volume with a snapshot")]
+    NoRoot { image: String },
+}

@@ -1,0 +1,239 @@
+//! Commands on the instance: the script that brings the provisioner in and runs it, what it writes while it runs, and its
+//! result.
+
+use std::time::Duration;
+
+use super::{LaunchError, Objects};
+use crate::cloud::{
+    CommandId, CommandState, ErrorKind, Execution, InstanceId, NewCommand, OutputTo, Wait, retrying, until,
+};
+use crate::method::{BakeCause, Bench};
+use crate::provision::{Outcome, OutcomeEnd, OutcomeFailure};
+use crate::report::Event;
+
+/// Where everything is on the instance; the seal takes it away. On its disk, so that a reboot does not.
+const FOLDER: &str = "/var/lib/bakehouse/bundle";
+/// In memory.
+const SECRETS: &str = "/run/bakehouse-provision/secrets";
+/// How often is looked whether a command has ended.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often is asked for what it wrote, and whether the instance is still there.
+const FOLLOW: Duration = Duration::from_secs(6);
+/// For a look at the events.
+const FOLLOWING: Duration = Duration::from_secs(60);
+/// How long a part of a cloud may not know of a command that was just sent.
+const KNOWN: Duration = Duration::from_secs(120);
+/// Lines of a command's output that an error shows.
+const TAIL: usize = 10;
+
+/// The instance as commands are sent to it.
+pub(super) struct Remote<'a> {
+    pub instance: InstanceId,
+    pub objects: &'a Objects,
+    pub bench: &'a Bench,
+    /// The byte of the events to go on with.
+    pub seen: u64,
+}
+
+impl Remote<'_> {
+    /// Brings everything in and runs the steps, through reboots.
+    pub async fn provision(&mut self, within: Duration) -> Result<Outcome, BakeCause> {
+        let program = self.objects.link("provisioner", within).await?;
+        let bundle = self.objects.link("bundle", within).await?;
+        let mut script = format!(
+            "{FETCH}\nmkdir -p {FOLDER} /run/bakehouse-provision\n\
+             [ -e {FOLDER}/bundle ] || {{ fetch '{program}' {FOLDER}/bakehouse && chmod 755 {FOLDER}/bakehouse && \
+             fetch '{bundle}' {FOLDER}/bundle; }} || exit 90\n"
+        );
+        let mut secrets = String::new();
+        if self.objects.has_secrets {
+            // After a reboot again: they are in memory only.
+            let link = self.objects.link("secrets", within).await?;
+            script.push_str(&format!("fetch '{link}' {SECRETS} || exit 90\n"));
+            secrets = format!(" --secrets {SECRETS}");
+        }
+        script.push_str(QUIET);
+        script.push_str(&format!("exec {FOLDER}/bakehouse provision --root / --bundle {FOLDER}{secrets}\n"));
+        let execution = self.run(&script, within, true).await?;
+        self.outcome(&execution).await
+    }
+
+    /// Seals the root; then the machine turns itself off.
+    pub async fn seal(&mut self, then_off: bool, within: Duration) -> Result<Outcome, BakeCause> {
+        let off = if then_off { " --then-off" } else { "" };
+        let script = format!("exec {FOLDER}/bakehouse provision --root / --bundle {FOLDER} --seal{off}\n");
+        let execution = self.run(&script, within, false).await?;
+        self.outcome(&execution).await
+    }
+
+    /// Runs a script to its end.
+    async fn run(&mut self, script: &str, within: Duration, follow: bool) -> Result<Execution, BakeCause> {
+        let id = self.send(script, within).await?;
+        let ended = self.wait(&id, follow).await;
+        if ended.is_err() {
+            // The instance is ended in any case: this only makes it sooner.
+            let _ = self.bench.cloud.commands.cancel(&self.instance, &id).await;
+        }
+        ended
+    }
+
+    async fn send(&self, script: &str, within: Duration) -> Result<CommandId, BakeCause> {
+        let new = NewCommand {
+            script: script.to_owned(),
+            within,
+            output: Some(OutputTo {
+                bucket: self.objects.bucket().to_owned(),
+                prefix: self.objects.key("output"),
+            }),
+        };
+        let commands = &self.bench.cloud.commands;
+        // Not by the ledger: a command that was sent twice does no harm but to an instance that goes with it, and is
+        // over with it.
+        Ok(retrying(&self.bench.stop, || commands.send(&self.instance, &new)).await?)
+    }
+
+    async fn wait(&mut self, id: &CommandId, follow: bool) -> Result<Execution, BakeCause> {
+        let began = tokio::time::Instant::now();
+        let mut followed = began;
+        loop {
+            let polled =
+                retrying(&self.bench.stop, || self.bench.cloud.commands.poll(&self.instance, id)).await;
+            let execution = match polled {
+                Err(error) if error.kind == ErrorKind::NotFound && began.elapsed() < KNOWN => None,
+                other => Some(other?),
+            };
+            if let Some(execution) =
+                execution.filter(|now| !matches!(now.state, CommandState::Pending | CommandState::Running))
+            {
+                if follow {
+                    self.follow().await;
+                }
+                return Ok(execution);
+            }
+            if followed.elapsed() >= FOLLOW {
+                match super::instance::still_there(&self.instance, self.bench).await {
+                    Err(error)
+                        if !matches!(
+                            error.kind,
+                            ErrorKind::NotYet | ErrorKind::Transient | ErrorKind::Throttled
+                        ) =>
+                    {
+                        return Err(error.into());
+                    }
+                    _ => {}
+                }
+                if follow {
+                    self.follow().await;
+                }
+                followed = tokio::time::Instant::now();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.bench.stop.requested() => return Err(LaunchError::Stopped.into()),
+            }
+        }
+    }
+
+    /// Tells what happened on the instance since the last look. One that cannot be asked just now, as while it reboots, is
+    /// asked again later.
+    async fn follow(&mut self) {
+        let script = format!(
+            "[ ! -e {FOLDER}/events.jsonl ] || exec {FOLDER}/bakehouse provision --root / --bundle {FOLDER} --events {}\n",
+            self.seen
+        );
+        let Ok(id) = self.send(&script, FOLLOWING).await else { return };
+        let began = tokio::time::Instant::now();
+        while began.elapsed() < FOLLOWING && !self.bench.stop.is_requested() {
+            tokio::time::sleep(LOOK / 2).await;
+            match self.bench.cloud.commands.poll(&self.instance, &id).await {
+                Ok(Execution { state: CommandState::Pending | CommandState::Running, .. }) => {}
+                Ok(execution) => {
+                    if let Ok(text) = self.whole(&execution).await {
+                        self.relay(&text);
+                    }
+                    return;
+                }
+                Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotYet) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn relay(&mut self, text: &str) {
+        let mut lines = text.lines();
+        let Some(next) = lines.next().and_then(|line| line.trim().parse::<u64>().ok()) else { return };
+        if next <= self.seen {
+            return;
+        }
+        self.seen = next;
+        for line in lines {
+            if let Ok(event) = serde_json::from_str::<Event>(line) {
+                self.bench.reporter.emit(event);
+            }
+        }
+    }
+
+    /// All that a command wrote: what its answer does not hold is in an object.
+    async fn whole(&self, execution: &Execution) -> Result<String, BakeCause> {
+        const THERE: Wait = Wait {
+            what: "the command's whole output",
+            every: Duration::from_secs(2),
+            within: Duration::from_secs(60),
+        };
+        let Some(key) = execution.object.as_ref().filter(|_| execution.cut) else {
+            return Ok(execution.output.clone());
+        };
+        let (objects, bucket) = (&self.bench.cloud.objects, self.objects.bucket());
+        let bytes = until(THERE, &self.bench.cloud.place, &self.bench.stop, || async {
+            match objects.get(bucket, key).await {
+                Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+                other => other.map(Some),
+            }
+        })
+        .await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The result on the last line.
+    async fn outcome(&self, execution: &Execution) -> Result<Outcome, BakeCause> {
+        let text = self.whole(execution).await?;
+        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let Ok(outcome) = serde_json::from_str::<Outcome>(last) else {
+            let both = format!("{text}\n{}", execution.errors);
+            let lines: Vec<&str> = both.lines().filter(|line| !line.trim().is_empty()).collect();
+            let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
+            return Err(LaunchError::NoResult {
+                state: execution.state,
+                tail: self.bench.reporter.masked(&tail),
+            }
+            .into());
+        };
+        match outcome.end {
+            OutcomeEnd::Failed(OutcomeFailure { step: Some((number, name)), why }) => {
+                Err(LaunchError::Step { number, name, why }.into())
+            }
+            OutcomeEnd::Failed(OutcomeFailure { step: None, why }) => Err(LaunchError::Failed { why }.into()),
+            _ => Ok(outcome),
+        }
+    }
+}
+
+/// Fetches a URL into a file with what the base has. Busybox alone is enough.
+const FETCH: &str = r#"umask 077
+command -v chmod >/dev/null || chmod() { busybox chmod "$@"; }
+fetch() {
+    if command -v curl >/dev/null; then curl -fsS --retry 5 -o "$2" "$1"
+    elif command -v wget >/dev/null; then wget -q -O "$2" "$1"
+    elif command -v python3 >/dev/null; then
+        python3 -c 'import sys, urllib.request; urllib.request.urlretrieve(*sys.argv[1:])' "$1" "$2"
+    else busybox wget -q -O "$2" "$1"; fi
+}"#;
+
+/// Waits for the first boot's own work, and keeps what starts by itself on a running machine from the package manager's
+/// lock. Until the machine is off, and no longer.
+const QUIET: &str = r#"if command -v cloud-init >/dev/null; then timeout 600 cloud-init status --wait >/dev/null 2>&1; fi
+if command -v systemctl >/dev/null; then
+    systemctl stop apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service \
+        unattended-upgrades.service dnf-makecache.timer packagekit.service >/dev/null 2>&1
+fi
+"#;
