@@ -10,7 +10,7 @@ BIN := target/release/bakehouse
 STORE ?= $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/bakehouse
 QUICKSTART := examples/quickstart
 
-.PHONY: help bake test bench bench-ebs build image packages lint schema fuzz
+.PHONY: help bake test bench bench-ebs build provisioner image packages lint schema fuzz
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
