@@ -14,6 +14,7 @@ use crate::host::clock;
 use crate::image::{self, ImagePlace, Record, RegisterError};
 use crate::ledger::{End, Header, Ledger, Left, Undo};
 use crate::method::{self, BakeCause, Bench, WorkDir, keep, orphans};
+use crate::plan::preflight::Verdict;
 use crate::plan::{LONGEST, Plan};
 use crate::recipe::Span;
 use crate::report::{JsonLines, Timing};
@@ -98,10 +99,24 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         }
         plan.check_name()
             .map_err(|error| Failure::Input(format!("{}: {}", loaded.file.display(), chain(&error))))?;
+        preflight(&plan)?;
         let baking =
             Baking { session, global, args, recipe_dir: absolute(&loaded.dir), recipe: loaded.digest.hex() };
         baking.bake(plan, out, None).await
     })
+}
+
+/// That nothing is known which would make the bake fail. All of it is told.
+fn preflight(plan: &Plan) -> Result<(), Failure> {
+    let stops: Vec<_> = plan.preflight.iter().filter(|finding| finding.stops()).collect();
+    if stops.is_empty() {
+        return Ok(());
+    }
+    let message = stops.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    if stops.iter().any(|finding| finding.verdict == Verdict::Denied) {
+        return Err(Failure::Denied { message, left: Left::Nothing });
+    }
+    Err(Failure::Input(message))
 }
 
 /// Goes on with a bake whose root was kept. Whoever repaired it by hand made it another image than the recipe's: it is

@@ -90,8 +90,9 @@ pub async fn make(
                 anyhow::Error::from(Failure::Input(format!("{}: {}", shown(&loaded.file), chain(&other))))
             }
         })?;
-    let plan = plan::make(&loaded.recipe, &facts)
+    let mut plan = plan::make(&loaded.recipe, &facts)
         .map_err(|error| Failure::Input(format!("{}: {}", shown(&loaded.file), chain(&error))))?;
+    plan.preflight = plan::preflight::look(&plan, &facts.encryption, &session.cloud, &session.stop).await;
     let of_recipe = loaded.warnings.iter().map(recipe::Problem::as_warning);
     for warning in plan.warnings.iter().cloned().chain(of_recipe) {
         session.reporter.warning(warning);

@@ -91,7 +91,7 @@ pub async fn register(
     }
     let mut attributes = plan.attributes.clone();
     if let Some(base) = &baked.base {
-        carry_over(base, &mut attributes);
+        carry_over(base, &plan.snapshots, &mut attributes);
     }
     let root = attributes.root_device.clone();
     let disk = attributes
@@ -136,14 +136,14 @@ pub async fn register(
 
 /// What the plan cannot know of a base that is another account's: its UEFI data, and its other volumes' snapshots, which
 /// are the import's.
-fn carry_over(base: &OwnBase, attributes: &mut ImageAttributes) {
+fn carry_over(base: &OwnBase, of_recipe: &[SnapshotId], attributes: &mut ImageAttributes) {
     if attributes.boot_mode != Some(BootMode::LegacyBios) {
         attributes.uefi_data.clone_from(&base.uefi_data);
     }
     for device in &mut attributes.devices {
         let own = base.image.attributes.devices.iter().find(|own| own.name == device.name);
         if let (Some(disk), Some(own)) = (&mut device.ebs, own.and_then(|own| own.ebs.as_ref()))
-            && disk.snapshot.is_some()
+            && disk.snapshot.as_ref().is_some_and(|snapshot| !of_recipe.contains(snapshot))
         {
             disk.snapshot.clone_from(&own.snapshot);
         }

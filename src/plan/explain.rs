@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use super::preflight::Verdict;
 use super::{BasePlan, Import, MethodKind, Plan};
 use crate::cloud::Partition;
 use crate::recipe::Scratch;
@@ -66,6 +67,16 @@ impl Display for Plan {
         writeln!(f, "creates   {parent}; one image")?;
         if self.name_taken {
             writeln!(f, "warning   an image called {} exists: a bake would fail", self.image_name)?;
+        }
+        for finding in self.preflight.iter().filter(|finding| finding.verdict > Verdict::Good) {
+            // What a name does is said above.
+            if finding.what != "name" {
+                writeln!(f, "preflight {finding}")?;
+            }
+        }
+        let unknown = self.preflight.iter().filter(|finding| finding.verdict == Verdict::Unchecked).count();
+        if self.preflight.len() > 1 {
+            writeln!(f, "preflight {} things looked at, {unknown} could not be", self.preflight.len())?;
         }
         for warning in &self.warnings {
             writeln!(f, "warning   {warning}")?;

@@ -1,6 +1,6 @@
 //! What is looked up before a plan is made: the base, the names in use, the source. Reads only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{DiskFormat, DiskFormatError, EncryptionFacts, Inputs, InputsError, inputs, tag};
 use crate::cloud::{
     Architecture, Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, Partition, Place,
-    SnapshotQuery, Tags, retrying,
+    SnapshotId, SnapshotQuery, SnapshotState, Tags, retrying,
 };
 use crate::host::clock::{self, whole_seconds};
 use crate::host::stop::Stop;
@@ -30,6 +30,8 @@ pub struct Facts {
     pub host: Architecture,
     pub base: BaseFacts,
     pub encryption: EncryptionFacts,
+    /// GiB of the snapshots that further volumes begin as.
+    pub volumes: BTreeMap<SnapshotId, u32>,
     /// Names of this account's images here.
     pub names_taken: BTreeSet<String>,
     pub source: Source,
@@ -101,6 +103,7 @@ pub async fn look_up(
         names_taken: own.iter().map(|image| image.name.clone()).collect(),
         base: base(&recipe.base, dir, cloud, host, own, stop).await?,
         encryption: encryption(recipe, cloud, &mut warnings, stop).await?,
+        volumes: volumes(recipe, cloud, stop).await?,
         source,
         inputs: inputs::of(recipe, dir, out)?,
         warnings,
@@ -198,6 +201,28 @@ async fn storage(cloud: &Cloud, image: &Image, stop: &Stop) -> Result<(bool, Opt
     let key =
         found.iter().find(|snapshot| Some(&snapshot.id) == root).and_then(|found| found.encrypt.clone());
     Ok((found.len() == query.ids.len(), key))
+}
+
+/// The snapshots that further volumes begin as.
+async fn volumes(
+    recipe: &Recipe,
+    cloud: &Cloud,
+    stop: &Stop,
+) -> Result<BTreeMap<SnapshotId, u32>, FactsError> {
+    let mut sizes = BTreeMap::new();
+    for id in recipe.disk.volumes.iter().filter_map(|volume| SnapshotId::parse(volume.snapshot.as_deref()?)) {
+        let query = SnapshotQuery { ids: vec![id.clone()], ..SnapshotQuery::default() };
+        let found = match retrying(stop, || cloud.snapshots.describe(&query)).await {
+            Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
+        let found = found.first().filter(|found| found.state == SnapshotState::Completed);
+        let Some(found) = found else {
+            return Err(FactsError::NoSnapshot { snapshot: id, place: cloud.place.clone() });
+        };
+        sizes.insert(id, found.volume_size);
+    }
+    Ok(sizes)
 }
 
 /// What the account encrypts by default, and the recipe's key. In the local cloud nothing is encrypted.
@@ -329,6 +354,10 @@ pub enum FactsError {
     NotAvailable { image: ImageId, state: String },
     #[error("disk.encrypt: there is no key `{key}` in {place}; name one by alias/NAME, its id or its ARN")]
     NoKey { key: String, place: Place },
+    #[error(
+        "disk.volumes: the snapshot {snapshot} is not in {place}, or not completed; name another, or take it out"
+    )]
+    NoSnapshot { snapshot: SnapshotId, place: Place },
     #[error("this host is {architecture}; images are x86_64 or arm64, and are baked on a host of the same")]
     Host { architecture: String },
     #[error("base.file: {0}")]

@@ -9,6 +9,8 @@ pub mod facts;
 mod import;
 mod inputs;
 mod name;
+pub mod preflight;
+mod volumes;
 
 use std::path::PathBuf;
 
@@ -114,6 +116,12 @@ pub struct Plan {
     pub created: Timestamp,
     /// When what the bake left half-made may be swept.
     pub expires: Timestamp,
+    /// What was looked at beforehand.
+    #[serde(default)]
+    pub preflight: Vec<preflight::Finding>,
+    /// The snapshots that volumes begin as by the recipe's wish.
+    #[serde(default)]
+    pub snapshots: Vec<SnapshotId>,
     /// Whether an image of this name is here already.
     pub name_taken: bool,
 }
@@ -165,7 +173,8 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
     let (encryption, copy) = encryption(recipe, facts)?;
     let (base, method, why) = base_and_method(recipe, facts, copy)?;
     let size = recipe.disk.size.map(crate::recipe::Size::gib);
-    let attributes = attributes(recipe, facts, architecture, size, &mut warnings)?;
+    let mut attributes = attributes(recipe, facts, architecture, size, &mut warnings)?;
+    volumes::apply(&recipe.disk, &facts.volumes, &mut attributes)?;
     if recipe.disk.encrypt.is_some() && facts.place.partition == crate::cloud::Partition::local() {
         warnings.push(
             "disk.encrypt has no effect here: the local cloud has no keys and does not encrypt".to_owned(),
@@ -202,6 +211,8 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
         method,
         why,
         encryption,
+        preflight: Vec::new(),
+        snapshots: facts.volumes.keys().cloned().collect(),
         billing: match &facts.base {
             BaseFacts::Image { image, .. } => Billing::of(image),
             BaseFacts::Scratch(_) | BaseFacts::File { .. } => Billing::default(),
@@ -505,6 +516,14 @@ pub enum PlanError {
         "step {step}: `ansible` runs where Bakehouse runs, and reaches no instance of the method launch; run Ansible in a `shell` step"
     )]
     LaunchAnsible { step: usize },
+    #[error("disk.volumes: {device} is the root's; say of it under `disk` itself")]
+    RootAsVolume { device: String },
+    #[error("disk.volumes: the base has no volume at {device} that `no-device` could take away; take it out")]
+    NoSuchVolume { device: String },
+    #[error(
+        "disk.volumes: {device} is to have {size} GiB, and its snapshot has {least} GiB; write that, or leave `size` out"
+    )]
+    VolumeTooSmall { device: String, size: u32, least: u32 },
     #[error("base: {image} has no root volume with a snapshot")]
     NoRootVolume { image: ImageId },
     #[error(

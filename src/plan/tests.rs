@@ -79,6 +79,7 @@ fn facts(base: BaseFacts) -> Facts {
         host: Architecture::X86_64,
         base,
         encryption: EncryptionFacts::default(),
+        volumes: std::collections::BTreeMap::new(),
         names_taken: BTreeSet::new(),
         source: Source::default(),
         inputs: Inputs::new(),
@@ -217,4 +218,107 @@ fn a_plan_says_its_method_and_why_and_survives_its_json() {
     let json = serde_json::to_string(&plan).unwrap();
     let back: Plan = serde_json::from_str(&json).unwrap();
     assert_eq!(back.to_string(), text);
+}
+
+fn foreign() -> Facts {
+    let mut image = base();
+    image.owner = AccountId::parse("111111111111").unwrap();
+    on(image)
+}
+
+/// Changes what is known of the base.
+fn with_base(mut facts: Facts, key: Option<&str>, copyable: bool, own: Vec<Image>) -> Facts {
+    let BaseFacts::Image { image, lineage, .. } = facts.base else { panic!("no image") };
+    facts.base = BaseFacts::Image { image, lineage, key: key.map(str::to_owned), copyable, own };
+    facts
+}
+
+fn import(plan: &Plan) -> &Import {
+    let BasePlan::Image { import: Some(import), .. } = &plan.base else { panic!("{plan}") };
+    import
+}
+
+#[test]
+fn a_base_of_another_account_is_imported_under_a_name_that_all_bakes_share() {
+    let plan = make(&recipe(serde_json::json!({})), &foreign()).unwrap();
+    let mut later = foreign();
+    later.bake = "bake-2".into();
+    let again = make(&recipe(serde_json::json!({ "name": "other" })), &later).unwrap();
+    assert_eq!(import(&plan).name, import(&again).name);
+    assert!(!import(&plan).tags.contains_key(&tag("expires")));
+    assert_eq!(import(&plan).tags[&tag("import")], "ami-0123456789abcdef0");
+    assert!(plan.to_string().contains("will import ami-0123456789abcdef0 once"), "{plan}");
+    assert!(plan.to_string().contains("if its root turns out to be LVM"), "{plan}");
+
+    let mut copy = base();
+    copy.id = ImageId::parse("ami-0123456789abcdef9").unwrap();
+    copy.name.clone_from(&import(&plan).name);
+    copy.tags.insert(tag(LAYOUT), "ext4 on partition 1".into());
+    let facts = with_base(foreign(), None, true, vec![copy.clone()]);
+    let found = make(&recipe(serde_json::json!({})), &facts).unwrap();
+    assert_eq!(import(&found).found, Some(copy.id.clone()));
+    assert!(!found.to_string().contains("LVM"), "{found}");
+    // One that failed is not counted as here.
+    copy.state = ImageState::Failed;
+    let failed = make(&recipe(serde_json::json!({})), &with_base(foreign(), None, true, vec![copy]));
+    assert_eq!(import(&failed.unwrap()).found, None);
+}
+
+#[test]
+fn what_direct_cannot_take_is_refused_with_launch_as_advice() {
+    let plain = recipe(serde_json::json!({}));
+    let closed = error(&plain, &with_base(foreign(), None, false, vec![]));
+    assert!(closed.contains("cannot be copied") && closed.contains("method: launch"), "{closed}");
+    let mut lvm = base();
+    lvm.name.clone_from(&import(&make(&plain, &foreign()).unwrap()).name);
+    lvm.tags.insert(tag(LAYOUT), format!("{REFUSED}an LVM physical volume"));
+    let lvm = error(&plain, &with_base(foreign(), None, true, vec![lvm]));
+    assert!(lvm.contains("an LVM physical volume") && lvm.contains("method: launch"), "{lvm}");
+}
+
+#[test]
+fn the_accounts_default_and_the_recipes_key_decide_whether_an_own_base_is_copied() {
+    let plain = recipe(serde_json::json!({}));
+    let mut facts = on(base());
+    facts.encryption.by_default = Some(true);
+    let plan = make(&plain, &facts).unwrap();
+    assert!(import(&plan).why.contains("encrypts by default"), "{}", import(&plan).why);
+    let off = recipe(serde_json::json!({ "disk": { "encrypt": false } }));
+    let refused = error(&off, &facts);
+    assert!(refused.starts_with("disk.encrypt"), "{refused}");
+    let encrypted = with_base(facts, Some("arn:aws:kms:eu-west-1:123456789012:key/a"), true, vec![]);
+    let plan = make(&plain, &encrypted).unwrap();
+    assert!(matches!(plan.base, BasePlan::Image { import: None, .. }));
+    assert!(error(&off, &with_base(on(base()), Some("k"), true, vec![])).starts_with("disk.encrypt"));
+}
+
+#[test]
+fn volumes_are_the_bases_and_what_the_recipe_says_of_them() {
+    let disk = serde_json::json!({ "disk": {
+        "type": "gp3", "iops": 4000, "throughput": "250MiB",
+        "volumes": [
+            { "device": "/dev/sdb", "no-device": true },
+            { "device": "/dev/sdf", "size": "20GiB", "delete-on-termination": false },
+            { "device": "/dev/sdg", "snapshot": "snap-0123456789abcdef7" },
+        ],
+    } });
+    let snapshot = SnapshotId::parse("snap-0123456789abcdef7").unwrap();
+    let mut facts = on(base());
+    facts.volumes.insert(snapshot.clone(), 3);
+    let devices = make(&recipe(disk), &facts).unwrap().attributes.devices;
+    let names: Vec<_> = devices.iter().map(|device| device.name.as_str()).collect();
+    assert_eq!(names, ["/dev/sda1", "/dev/sdf", "/dev/sdg"]);
+    let ebs: Vec<_> = devices.into_iter().map(|device| device.ebs.unwrap()).collect();
+    assert_eq!((ebs[0].kind, ebs[0].iops, ebs[0].throughput), (DiskType::Gp3, Some(4000), Some(250)));
+    assert_eq!((ebs[1].size, ebs[1].kind, ebs[1].delete_on_termination), (20, DiskType::Gp3, false));
+    assert_eq!((ebs[2].size, ebs[2].snapshot.as_ref()), (3, Some(&snapshot)));
+    let volumes = |volume: serde_json::Value| recipe(serde_json::json!({ "disk": { "volumes": [volume] } }));
+    for wrong in [
+        serde_json::json!({ "device": "/dev/sda1", "size": "9GiB" }),
+        serde_json::json!({ "device": "/dev/sdz", "no-device": true }),
+        serde_json::json!({ "device": "/dev/sdg", "size": "2GiB", "snapshot": "snap-0123456789abcdef7" }),
+    ] {
+        let told = error(&volumes(wrong), &facts);
+        assert!(told.starts_with("disk.volumes"), "{told}");
+    }
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
-use crate::cloud::BootMode;
+use crate::cloud::{BootMode, DiskType};
 
 /// The image as it is registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +40,40 @@ pub struct Disk {
     pub filesystem: Option<RootFilesystem>,
     /// A key (`alias/bakery`, an ARN), or `false`. Unset: as the base, or the account's default.
     pub encrypt: Option<Encrypt>,
+    /// The volume's type. Unset: as the base; `gp3` where the base is no image.
+    #[serde(rename = "type")]
+    pub kind: Option<DiskType>,
+    /// I/O operations a second. With `type`.
+    pub iops: Option<u32>,
+    /// A second: `250MiB`. With `type: gp3`.
+    pub throughput: Option<Size>,
+    /// Further volumes of the image. One that stands at a device of the base's takes the place of that.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+}
+
+/// A further volume of the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Volume {
+    /// `/dev/sdf`.
+    pub device: String,
+    /// True: the image has no volume here, though the base has one.
+    #[serde(default)]
+    pub no_device: bool,
+    /// Unset: as its snapshot, which there must be then.
+    pub size: Option<Size>,
+    /// Unset: `gp3`.
+    #[serde(rename = "type")]
+    pub kind: Option<DiskType>,
+    /// I/O operations a second.
+    pub iops: Option<u32>,
+    /// A second: `250MiB`. With `gp3` only.
+    pub throughput: Option<Size>,
+    /// A snapshot of this account that it begins as: `snap-0123456789abcdef0`. Unset: empty.
+    pub snapshot: Option<String>,
+    /// Whether it goes with its instance. Unset: yes.
+    pub delete_on_termination: Option<bool>,
 }
 
 /// The file systems that a root from scratch can be made on.

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 pub use base::{Base, Distribution, FileBase, Newest, Scratch};
 pub use check::{BootTest, Check, CommandCheck, FileCheck, PackageCheck, PortCheck, ServiceCheck};
 pub use duration::Span;
-pub use image::{Disk, Encrypt, ImageOutput, Imds, RootFilesystem};
+pub use image::{Disk, Encrypt, ImageOutput, Imds, RootFilesystem, Volume};
 pub use launch::{Launch, SubnetChoice};
 pub use load::{FILE, LARGEST, LoadOptions, Loaded, RecipeErrors, load};
 pub(crate) use problem::nearest;

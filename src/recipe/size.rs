@@ -21,6 +21,12 @@ impl Size {
         self.0
     }
 
+    /// Whole MiB: what it is written in.
+    #[must_use]
+    pub fn mib(self) -> u32 {
+        u32::try_from(self.0 / MIB).unwrap_or(u32::MAX)
+    }
+
     /// Whole GiB, rounded up: what an EBS volume comes in.
     #[must_use]
     pub fn gib(self) -> u32 {

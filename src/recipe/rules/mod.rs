@@ -3,6 +3,7 @@
 
 mod folder;
 mod launch;
+mod volume;
 mod whole;
 mod word;
 
@@ -92,6 +93,11 @@ const RULES: &[(&str, Rule)] = &[
     ("launch.security-groups.*", Text(launch::security_group)),
     ("launch.profile", Text(launch::profile)),
     ("launch.bucket", Text(launch::bucket)),
+    ("disk", Whole(volume::root)),
+    ("disk.volumes", Whole(volume::list)),
+    ("disk.volumes.*", Whole(volume::further)),
+    ("disk.volumes.*.device", Text(volume::device)),
+    ("disk.volumes.*.snapshot", Text(volume::snapshot)),
     ("disk.filesystem", Whole(whole::filesystem)),
     ("disk.encrypt", Whole(whole::encrypt)),
     ("provision.*.update.release", Text(word::release)),
