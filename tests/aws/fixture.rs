@@ -72,6 +72,13 @@ impl StandIn {
         (text(&said["image"]), text(&said["snapshot"]))
     }
 
+    /// Whatever else of `seed.py` the test's own account is to have: an instance profile, a bucket, a setting.
+    pub fn seed(&self, what: Value) {
+        let mut asked = json!({ "account": self.account });
+        asked.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+        self.post("seed", asked);
+    }
+
     /// Rules as `faults.py` has them; those before go.
     pub fn faults(&self, rules: Value) {
         self.post("faults", json!({ "account": self.account, "clear": true, "rules": rules }));

@@ -21,7 +21,9 @@ def plant(asked):
     owner_alias?, billing?: [PlatformDetails, UsageOperation], billing_registers?: whether RegisterImage keeps it,
     product_codes?, public?, shared_with?: [account], copyable?, snapshot_public?, snapshot_shared_with?, key?, created?}}
 
-    `setting`: {"encrypt_by_default": true} of the account in the region."""
+    `setting`: {"encrypt_by_default": true} of the account in the region.
+
+    `instance_profile`: the name of one, with a role of that name. `bucket`: the name of one of the account's."""
     account, region = asked["account"], asked.get("region", "us-east-1")
     said = {}
     if "image" in asked:
@@ -30,7 +32,22 @@ def plant(asked):
         from moto.ec2.models import ec2_backends
 
         ec2_backends[account][region].ebs_encryption_by_default = asked["setting"]["encrypt_by_default"]
+    if "instance_profile" in asked:
+        _instance_profile(account, asked["instance_profile"])
+    if "bucket" in asked:
+        from moto.s3.models import s3_backends
+
+        s3_backends[account]["aws"].create_bucket(asked["bucket"], region)
     return said
+
+
+def _instance_profile(account, name):
+    from moto.iam.models import iam_backends
+
+    backend = iam_backends[account]["aws"]
+    backend.create_role(name, "{}", "/", None, "", [], "3600")
+    backend.create_instance_profile(name, "/", [], None)
+    backend.add_role_to_instance_profile(name, name)
 
 
 def _image(account, region, given):
