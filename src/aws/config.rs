@@ -7,6 +7,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, SdkConfig};
+use aws_credential_types::Credentials;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -14,7 +15,7 @@ use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
-use super::ConnectError;
+use super::{ConnectError, Fixed};
 use crate::cloud::Region;
 
 // The SDK itself has no limit but on connecting: a stalled put would hang for ever (awslabs/coldsnap#437). The figures
@@ -28,8 +29,9 @@ const IDENTITY: Duration = Duration::from_secs(20);
 /// What calls are known by in CloudTrail, where AWS_SDK_UA_APP_ID names nothing else.
 const APP_NAME: &str = "bakehouse";
 
-/// Settings as every AWS tool reads them: environment, shared files, container, instance. With `region`, that one.
-pub(super) async fn load(region: Option<&Region>) -> Result<SdkConfig, ConnectError> {
+/// Settings as every AWS tool reads them: environment, shared files, container, instance. With `region`, that one; with
+/// `fixed`, that endpoint and those keys.
+pub(super) async fn load(region: Option<&Region>, fixed: Option<&Fixed>) -> Result<SdkConfig, ConnectError> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client())
         // The seam's retry.rs is the one retry layer: a second one would multiply tries and hide throttling.
@@ -40,6 +42,10 @@ pub(super) async fn load(region: Option<&Region>) -> Result<SdkConfig, ConnectEr
         .identity_cache(IdentityCache::lazy().load_timeout(IDENTITY).build());
     if let Some(region) = region {
         loader = loader.region(aws_config::Region::new(region.as_str().to_owned()));
+    }
+    if let Some(Fixed { endpoint, access_key, secret_key }) = fixed {
+        let keys = Credentials::new(access_key, secret_key, None, None, "fixed");
+        loader = loader.endpoint_url(endpoint).credentials_provider(keys);
     }
     let config = loader.load().await;
     if config.region().is_none() {

@@ -45,6 +45,22 @@ pub struct ConnectOptions {
     /// How other accounts are entered.
     pub roles: Roles,
     pub settles_within: Duration,
+    /// One endpoint and its keys, instead of whatever the environment says.
+    pub fixed: Option<Fixed>,
+}
+
+/// An endpoint for every service, and the keys for it.
+#[derive(Clone)]
+pub struct Fixed {
+    pub endpoint: String,
+    pub access_key: String,
+    pub secret_key: String,
+}
+
+impl std::fmt::Debug for Fixed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fixed").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
 }
 
 /// Why there is no cloud to work on.
@@ -112,7 +128,7 @@ impl AwsClouds {
     /// # Errors
     /// [`ConnectError`]
     pub async fn connect(options: &ConnectOptions) -> std::result::Result<Self, ConnectError> {
-        let config = config::load(options.region.as_ref()).await?;
+        let config = config::load(options.region.as_ref(), options.fixed.as_ref()).await?;
         let region = config.region().map(ToString::to_string).ok_or(ConnectError::NoRegion)?;
         let region = Region::parse(&region).ok_or(ConnectError::Region(region))?;
         let provider = config

@@ -48,12 +48,12 @@ pub enum Bus {
 
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     session::run(global, Mounts::No, |session| async move {
+        let store = session.local_store("boot", "on AWS `bakehouse test` boots the image of a record")?;
         let image = images::find(&args.image, &session).await?;
         let (snapshot, size) = images::root_snapshot(&image)?;
         let name = format!("boot-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let work = WorkDir::create(&global.work(), &name)?;
         session::work_in(&work)?;
-        let store = &session.store;
         let phase = session.reporter.phase(format!("reading {}", image.id));
         store.write_disk(&session.cloud.place, &snapshot, &work.disk(), size, &session.stop).await?;
         phase.done();

@@ -32,6 +32,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         anyhow::bail!(Failure::Input(format!("{} exists; name another file", args.file.display())));
     }
     session::run(global, Mounts::No, |session| async move {
+        let store = session.local_store("export", "on AWS `bakehouse snapshot download` reads a snapshot")?;
         let image = images::find(&args.image, &session).await?;
         let (snapshot, size) = images::root_snapshot(&image)?;
         let folder =
@@ -44,7 +45,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         let beside = unfinished.it;
         let raw = beside.path().join("disk.raw");
         let phase = session.reporter.phase(format!("writing {} ({size} GiB)", args.file.display()));
-        session.store.write_disk(&session.cloud.place, &snapshot, &raw, size, &session.stop).await?;
+        store.write_disk(&session.cloud.place, &snapshot, &raw, size, &session.stop).await?;
         let finished = if qcow2 {
             let packed = beside.path().join("disk.qcow2");
             Cmd::new("qemu-img")

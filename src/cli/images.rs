@@ -217,9 +217,9 @@ async fn delete(images: &[String], dry_run: bool, session: &Session, global: &Gl
         }
         print(image.id.as_str())?;
     }
-    if !dry_run {
+    if let Some(store) = session.store.as_ref().filter(|_| !dry_run) {
         // Blocks that bakes left which were killed; what just lost its last snapshot is gone already.
-        session.store.collect_garbage().await?;
+        store.collect_garbage().await?;
     }
     if left.is_nothing() {
         Ok(())

@@ -3,6 +3,7 @@
 
 mod bake;
 mod boot;
+mod connect;
 mod delivery;
 #[cfg(feature = "aws")]
 mod ecr;

@@ -1,18 +1,24 @@
 //! What every verb has: the cloud that was picked, where events go, the request to stop, and the runtime.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::exit::{Failure, chain};
+use super::connect::{AccountRole, Asked, Connected, connect};
+use super::exit::Failure;
 use super::fault::Injected;
 use crate::cloud::{AccountId, Cloud, Clouds, Region};
 use crate::host::namespace;
 use crate::host::stop::Stop;
-use crate::local::{LocalClouds, Store};
+use crate::local::Store;
 use crate::method::{WorkDir, WorkError};
+use crate::recipe::Span;
 use crate::report::{JsonLines, Reporter, Terminal};
+
+/// The roles by which other accounts are entered.
+pub type Roles = BTreeMap<AccountId, AccountRole>;
 
 /// Options that every verb takes; each also as an environment variable.
 #[derive(clap::Args, Debug, Clone)]
@@ -21,12 +27,21 @@ pub struct Global {
     /// Work on the local cloud: a store in a folder [default: $XDG_DATA_HOME/bakehouse].
     #[arg(long, global = true, value_name = "STORE", env = "BAKEHOUSE_LOCAL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     local: Option<String>,
-    /// The region.
+    /// The region [default on AWS: AWS_REGION, or the profile's].
     #[arg(long, global = true, env = "BAKEHOUSE_REGION")]
     region: Option<String>,
-    /// The account: twelve digits.
+    /// The account: twelve digits [default on AWS: that of the credentials].
     #[arg(long, global = true, env = "BAKEHOUSE_ACCOUNT")]
     account: Option<String>,
+    /// The role to take in the account, by its name or ARN.
+    #[arg(long, global = true, value_name = "ROLE", env = "BAKEHOUSE_ROLE")]
+    role: Option<String>,
+    /// The external id that the role asks for.
+    #[arg(long, global = true, value_name = "ID", env = "BAKEHOUSE_EXTERNAL_ID")]
+    external_id: Option<String>,
+    /// How long AWS may not show what was just made, as 30s: so long unwinding looks for it [default: 2m].
+    #[arg(long, global = true, value_name = "TIME", env = "BAKEHOUSE_AWS_SETTLES", value_parser = Span::parse)]
+    aws_settles: Option<Span>,
     /// Where results go [default: bakehouse-out in the recipe's folder].
     #[arg(long, global = true, value_name = "FOLDER", env = "BAKEHOUSE_OUT")]
     out: Option<PathBuf>,
@@ -72,7 +87,13 @@ impl Global {
         if self.work.is_some() {
             text += &format!(" --work={}", self.work().display());
         }
-        for (name, value) in [("account", &self.account), ("region", &self.region)] {
+        let named = [
+            ("account", &self.account),
+            ("region", &self.region),
+            ("role", &self.role),
+            ("external-id", &self.external_id),
+        ];
+        for (name, value) in named {
             if let Some(value) = value {
                 text += &format!(" --{name}={value}");
             }
@@ -129,26 +150,34 @@ impl Global {
         Ok((region, account))
     }
 
-    /// The clouds that were asked for.
+    /// Which cloud was asked for, with the roles that a recipe names.
     ///
     /// # Errors
-    /// [`Failure`]
-    pub fn clouds(&self) -> anyhow::Result<LocalClouds> {
-        let Some(store) = &self.local else {
+    /// [`Failure::Input`]
+    fn asked(&self, accounts: &Roles) -> anyhow::Result<Asked> {
+        let (region, mut account) = self.region_and_account()?;
+        let mut roles = accounts.clone();
+        if let Some(role) = &self.role {
+            // An ARN names its account: arn:aws:iam::123456789012:role/NAME.
+            let of = role.strip_prefix("arn:").and_then(|arn| arn.split(':').nth(3));
+            account = account.or_else(|| of.and_then(AccountId::parse));
+            let Some(account) = account.clone() else {
+                anyhow::bail!(Failure::Input(
+                    "--role: whose? name its account with --account, or write the role's ARN".to_owned()
+                ));
+            };
+            let (role, external_id) = (role.clone(), self.external_id.clone());
+            roles.insert(account, AccountRole { role, external_id });
+        } else if self.external_id.is_some() {
+            anyhow::bail!(Failure::Input("--external-id goes with --role".to_owned()));
+        }
+        if self.local.is_some() && self.role.is_some() {
             anyhow::bail!(Failure::Input(
-                "this build has no AWS cloud yet; add --local to work on the local one".to_owned(),
+                "--role: the local cloud has no roles; take it or --local out".to_owned()
             ));
-        };
-        let (region, account) = self.region_and_account()?;
-        let folder = if store.is_empty() { default_store()? } else { PathBuf::from(store) };
-        Ok(LocalClouds::open(&folder, account, region).map_err(|error| {
-            let message = format!("--local: cannot open the store {}: {}", folder.display(), chain(&error));
-            if message.contains("Permission denied") {
-                Failure::Refused(message)
-            } else {
-                Failure::Input(message)
-            }
-        })?)
+        }
+        let settles_within = self.aws_settles.map(Span::duration);
+        Ok(Asked { local: self.local.clone(), region, account, roles, settles_within })
     }
 }
 
@@ -172,29 +201,27 @@ pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn default_store() -> anyhow::Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = set("XDG_DATA_HOME")
-        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
-        .map(|data| data.join("bakehouse"));
-    Ok(data.ok_or_else(|| {
-        Failure::Input(
-            "--local: neither XDG_DATA_HOME nor HOME is set; name the store: --local=FOLDER".to_owned(),
-        )
-    })?)
-}
-
 /// What a verb works with.
 pub struct Session {
     pub clouds: Arc<dyn Clouds>,
-    /// What `clouds` is kept in: for what only a store can do.
-    pub store: Store,
+    /// What `clouds` is kept in, where they are local: for what only a store can do.
+    pub store: Option<Store>,
     pub cloud: Cloud,
     pub reporter: Reporter,
     pub stop: Stop,
 }
 
 impl Session {
+    /// The store, for a verb that needs one.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] on AWS: `instead` says what to do there.
+    pub fn local_store(&self, verb: &str, instead: &str) -> anyhow::Result<&Store> {
+        let missing =
+            || Failure::Input(format!("`{verb}` works on the local cloud only: add --local; {instead}"));
+        Ok(self.store.as_ref().ok_or_else(missing)?)
+    }
+
     /// The same in another place.
     #[must_use]
     pub fn at(&self, cloud: Cloud) -> Self {
@@ -224,18 +251,31 @@ where
     F: FnOnce(Session) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
+    run_with(global, mounts, &Roles::new(), verb)
+}
+
+/// [`run`] with the roles of accounts that a recipe names.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with<F, Fut>(global: &Global, mounts: Mounts, roles: &Roles, verb: F) -> anyhow::Result<()>
+where
+    F: FnOnce(Session) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let asked = global.asked(roles)?;
     if mounts == Mounts::Yes {
         private_mounts()?;
     }
-    let clouds = global.clouds()?;
-    let store = clouds.store().clone();
     let reporter = global.reporter();
-    let mut clouds: Arc<dyn Clouds> = Arc::new(clouds);
-    if let Some(injected) = global.fault.clone() {
-        clouds = injected.begin(clouds, &reporter);
-    }
-    let cloud = clouds.at(&clouds.home())?;
-    block_on(|stop| verb(Session { clouds, store, cloud, reporter, stop }))
+    block_on(|stop| async move {
+        let Connected { mut clouds, store } = connect(asked).await?;
+        if let Some(injected) = global.fault.clone() {
+            clouds = injected.begin(clouds, &reporter);
+        }
+        let cloud = clouds.at(&clouds.home())?;
+        verb(Session { clouds, store, cloud, reporter, stop }).await
+    })
 }
 
 /// Runs something with a runtime and a request to stop.

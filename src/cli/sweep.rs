@@ -14,7 +14,8 @@ use crate::method::orphans::{self, Orphan};
 
 /// Remove what was left behind: on this host by work that was killed, and in the cloud what has expired.
 ///
-/// Every account and region of the store is looked at, or, with --account or --region, that one only.
+/// Every account and region of the store is looked at, or, with --account or --region, that one only. On AWS it is one
+/// account in one region: sweep each that was baked in.
 ///
 /// Nothing that runs is touched: on this host only what belongs to work folders that nobody uses, in the cloud only what
 /// carries the tag bakehouse:expires with a time that is over and what no image uses. May run beside bakes, and again.
@@ -150,12 +151,12 @@ async fn would_clear(orphan: Orphan, report: &mut Report, session: &Session) {
     orphan.leave();
 }
 
-/// What has expired: in the place that was named, else in every place of the store.
+/// What has expired: in the place that was named, else in every place of the store; on AWS in one place.
 async fn in_cloud(report: &mut Report, session: &Session, global: &Global) {
-    if global.names_a_place() {
+    let Some(store) = session.store.as_ref().filter(|_| !global.names_a_place()) else {
         return in_place(report, session, &session.cloud).await;
-    }
-    let places = match session.store.places() {
+    };
+    let places = match store.places() {
         Ok(places) => places,
         Err(error) => return report.left.add_unseen(chain(&error)),
     };
@@ -196,7 +197,7 @@ async fn in_place(report: &mut Report, session: &Session, cloud: &Cloud) {
 
 /// What the local cloud's store has no use for.
 async fn in_store(report: &mut Report, session: &Session) {
-    let store = &session.store;
+    let Some(store) = &session.store else { return };
     let collected = if report.dry_run { store.find_garbage().await } else { store.collect_garbage().await };
     match collected {
         Ok(collected) => {
