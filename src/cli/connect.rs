@@ -76,6 +76,13 @@ async fn aws(asked: Asked) -> anyhow::Result<Connected> {
     use crate::cloud::paced::{Paces, Rates};
     use crate::ledger::Left;
 
+    // The SDK would take it for an endpoint, and panic.
+    let mut endpoints =
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AWS_ENDPOINT_URL"));
+    if let Some((name, _)) = endpoints.find(|(_, value)| value.is_empty()) {
+        let message = format!("{} is set and empty: unset it, or write a URL", name.display());
+        return Err(Failure::Input(message).into());
+    }
     let role = |role: AccountRole| Role { role: role.role, external_id: role.external_id };
     let options = ConnectOptions {
         region: asked.region,

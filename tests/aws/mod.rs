@@ -8,4 +8,4 @@ mod fixture;
 mod registry;
 mod stand_in;
 
-pub use fixture::StandIn;
+pub use fixture::{REGION, StandIn};

@@ -40,6 +40,15 @@ macro_rules! on_every_cloud {
                 super::$body(&faults.of(cloud)).await;
             })+
         }
+        #[cfg(feature = "aws")]
+        mod aws {
+            $(#[tokio::test]
+            async fn $body() {
+                let (stand_in, cloud) = crate::conformance::aws_cloud().await;
+                super::$body(&cloud).await;
+                stand_in.finish();
+            })+
+        }
     };
 }
 pub(crate) use on_every_cloud;
@@ -50,6 +59,28 @@ pub(crate) fn local_cloud() -> (tempfile::TempDir, Cloud) {
     let clouds = LocalClouds::open(&folder.path().join("store"), None, None).unwrap();
     let cloud = clouds.at(&clouds.home()).unwrap();
     (folder, cloud)
+}
+
+/// The cloud `aws` against the stand-in, in an account of its own.
+#[cfg(feature = "aws")]
+pub(crate) async fn aws_cloud() -> (crate::aws::StandIn, Cloud) {
+    use bakehouse::aws::{AwsClouds, ConnectOptions, Fixed, Roles, SETTLES_WITHIN};
+    let stand_in = crate::aws::StandIn::start();
+    let fixed = Fixed {
+        endpoint: stand_in.endpoint(),
+        access_key: crate::aws::StandIn::access_key(stand_in.account()),
+        secret_key: "of-the-stand-in".to_owned(),
+    };
+    let options = ConnectOptions {
+        region: bakehouse::cloud::Region::parse(crate::aws::REGION),
+        account: None,
+        roles: Roles::new(),
+        settles_within: SETTLES_WITHIN,
+        fixed: Some(fixed),
+    };
+    let clouds = AwsClouds::connect(&options).await.unwrap();
+    let cloud = clouds.at(&clouds.home()).unwrap();
+    (stand_in, cloud)
 }
 
 pub(crate) fn unique(word: &str) -> String {
