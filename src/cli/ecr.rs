@@ -44,6 +44,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
             account,
             roles: std::collections::BTreeMap::new(),
             settles_within: Duration::ZERO,
+            fixed: None,
         };
         let clouds = AwsClouds::connect(&options).await?;
         let registry = clouds.registry(&clouds.home())?;
