@@ -22,10 +22,12 @@ impl Parameters for AwsParameters {
         let answer = self.0.ssm.get_parameter().name(name).send().await.map_err(self.0.failed(GET))?;
         let found = answer.parameter().ok_or_else(|| self.0.odd(GET, "no parameter"))?;
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        let plain = name.split_once(':').map_or(name, |(plain, _)| plain);
-        // Of its labels the answer has the one that was asked for.
-        let selector = found.selector().map(|selector| selector.trim_start_matches(':'));
-        let label = selector.filter(|label| label.starts_with(|c: char| !c.is_ascii_digit()));
+        let (plain, asked) = match name.split_once(':') {
+            Some((plain, asked)) => (plain, Some(asked)),
+            None => (name, None),
+        };
+        // Of its labels the answer tells none but the one that was asked for; a label begins with no digit.
+        let label = asked.filter(|label| label.starts_with(|c: char| !c.is_ascii_digit()));
         Ok(Parameter {
             name: plain.to_owned(),
             value: text(found.value()),

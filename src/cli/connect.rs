@@ -15,8 +15,9 @@ pub struct Asked {
     pub local: Option<String>,
     pub region: Option<Region>,
     pub account: Option<AccountId>,
+    #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only AWS has roles"))]
     pub roles: BTreeMap<AccountId, AccountRole>,
-    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only AWS has to settle"))]
+    #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only AWS has to settle"))]
     pub settles_within: Option<std::time::Duration>,
 }
 

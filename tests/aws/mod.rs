@@ -8,4 +8,6 @@ mod fixture;
 mod registry;
 mod stand_in;
 
-pub use fixture::{REGION, StandIn};
+#[cfg(feature = "aws")]
+pub use fixture::REGION;
+pub use fixture::StandIn;

@@ -114,8 +114,15 @@ async fn the_value_of_an_image_parameter_is_an_image(cloud: &Cloud) {
     let (_, id) = make_image(cloud, &unique("web")).await;
     let name = new_name();
     let image = |value: &str| NewParameter { data_type: "aws:ec2:image".to_owned(), ..text(&name, value) };
-    for value in ["ami-0123456789abcdef0", "web", "../x"] {
+    for value in ["web", "../x"] {
         refused(cloud.parameters.put(&image(value)).await, ErrorKind::Invalid);
+    }
+    let nobody = cloud.parameters.put(&image("ami-0123456789abcdef0")).await;
+    if is_local(cloud) {
+        refused(nobody, ErrorKind::Invalid);
+    } else {
+        // SSM looks for the image after it answered, and stores nothing where there is none.
+        nobody.unwrap();
     }
     refused(cloud.parameters.get(&name).await, ErrorKind::NotFound);
     cloud.parameters.put(&image(id.as_str())).await.unwrap();
