@@ -5,6 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
+#[cfg(feature = "aws")]
+use crate::aws::StandIn;
 use crate::yard::{Said, Yard};
 
 const BLOCK: u64 = 524_288;
@@ -165,4 +167,61 @@ fn what_fails_or_is_killed_leaves_nothing() {
     for word in ["throttled", "transient"] {
         run(&format!("PutSnapshotBlock#9:after:{word}")).ok();
     }
+}
+
+/// The same in AWS, by the calls of EBS and DescribeSnapshots alone: a throttle is waited out, a failure leaves nothing.
+#[cfg(feature = "aws")]
+#[test]
+fn a_disk_goes_to_aws_and_back_by_few_permissions() {
+    let (yard, aws) = (Yard::new(), StandIn::start());
+    disk(&yard.path().join("disk.raw"));
+    let run = |args: &[&str]| {
+        let mut command = yard.command();
+        command.env_remove("BAKEHOUSE_LOCAL").envs(aws.environment()).arg("snapshot").args(args);
+        Said::from(command.output().unwrap())
+    };
+    let held = || aws.state()["snapshots"].as_object().unwrap().len();
+
+    let parent = last_line(&run(&["upload", "disk.raw", "--tag", "team=web"]).ok());
+    File::options()
+        .write(true)
+        .open(yard.path().join("disk.raw"))
+        .unwrap()
+        .write_all_at(b"else", BLOCK)
+        .unwrap();
+    // Some reads are refused, and none fails.
+    let throttle = serde_json::json!({
+        "kind": "throttle", "service": "ebs", "operation": "GetSnapshotBlock", "nth": 3, "times": 5,
+    });
+    aws.faults(serde_json::json!([throttle]));
+    let said = run(&["upload", "disk.raw", "--parent", &parent, "--json"]).ok();
+    let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    // Of a child only what differs is put.
+    assert_eq!(told["blocks-put"], 1);
+    let child = told["snapshot"].as_str().unwrap();
+    run(&["download", child, "back.raw"]).ok();
+    assert_eq!(aws.told_faults()[0]["struck"], 5);
+    let (back, original) = (fs::read(yard.path().join("back.raw")), fs::read(yard.path().join("disk.raw")));
+    assert!(back.unwrap()[..SIZE as usize] == original.unwrap()[..]);
+    assert_eq!(held(), 2);
+    let operations = aws.operations();
+    let few = |name: &String| {
+        name.starts_with("ebs:") || name == "ec2:DescribeSnapshots" || name == "sts:GetCallerIdentity"
+    };
+    assert!(operations.iter().all(few), "{operations:?}");
+
+    let denied = serde_json::json!({
+        "kind": "error", "service": "ebs", "operation": "CompleteSnapshot", "status": 403, "code": "AccessDeniedException",
+    });
+    aws.faults(serde_json::json!([denied]));
+    let before = held();
+    let said = run(&["upload", "disk.raw"]).code(5);
+    assert!(
+        said.err.contains("ebs:CompleteSnapshot") && said.err.contains("nothing was left behind"),
+        "{}",
+        said.err
+    );
+    assert!(said.out.is_empty() && held() == before);
+    yard.assert_nothing_left();
+    aws.finish();
 }
