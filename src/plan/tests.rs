@@ -146,7 +146,7 @@ fn bases_with_billing_codes_are_refused_by_name() {
     for (change, named) in cases {
         let mut image = base();
         change(&mut image);
-        let error = error(&recipe(serde_json::json!({})), &on(image));
+        let error = error(&recipe(serde_json::json!({ "method": "direct" })), &on(image));
         assert!(error.contains(named) && error.contains("ami-0123456789abcdef0"), "{error}");
     }
 }
@@ -265,15 +265,22 @@ fn a_base_of_another_account_is_imported_under_a_name_that_all_bakes_share() {
 }
 
 #[test]
-fn what_direct_cannot_take_is_refused_with_launch_as_advice() {
-    let plain = recipe(serde_json::json!({}));
-    let closed = error(&plain, &with_base(foreign(), None, false, vec![]));
-    assert!(closed.contains("cannot be copied") && closed.contains("method: launch"), "{closed}");
+fn what_direct_cannot_take_is_launched_or_refused_with_launch_as_advice() {
+    let (auto, direct) = (recipe(serde_json::json!({})), recipe(serde_json::json!({ "method": "direct" })));
     let mut lvm = base();
-    lvm.name.clone_from(&import(&make(&plain, &foreign()).unwrap()).name);
+    lvm.name.clone_from(&import(&make(&auto, &foreign()).unwrap()).name);
     lvm.tags.insert(tag(LAYOUT), format!("{REFUSED}an LVM physical volume"));
-    let lvm = error(&plain, &with_base(foreign(), None, true, vec![lvm]));
-    assert!(lvm.contains("an LVM physical volume") && lvm.contains("method: launch"), "{lvm}");
+    let cases = [
+        (with_base(foreign(), None, false, vec![]), "cannot be copied"),
+        (with_base(foreign(), None, true, vec![lvm]), "an LVM physical volume"),
+    ];
+    for (facts, why) in cases {
+        let plan = make(&auto, &facts).unwrap();
+        assert_eq!(plan.method, MethodKind::Launch);
+        assert!(plan.why.contains(why), "{}", plan.why);
+        let refused = error(&direct, &facts);
+        assert!(refused.contains(why) && refused.contains("method: launch"), "{refused}");
+    }
 }
 
 #[test]

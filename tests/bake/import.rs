@@ -191,6 +191,8 @@ fn a_failed_bake_leaves_the_import() {
 #[test]
 fn a_base_whose_storage_is_not_shared_is_refused_before_anything_is_made() {
     let Some(foreign) = foreign(&Sharing { accounts: Vec::new(), storage: false }) else { return };
+    let direct = recipe("web", &format!("{{ image: {} }}", foreign.base), &format!("method: direct\n{STEP}"));
+    foreign.yard.recipe("web", &direct);
     for verb in ["plan", "bake"] {
         let said = foreign.yard.run(&[verb, "web"]).code(2);
         for part in [foreign.base.as_str(), "cannot be copied", "method: launch"] {
