@@ -7,6 +7,8 @@ mod direct;
 mod failure;
 mod foreign;
 mod import;
+#[cfg(feature = "aws")]
+mod import_on_aws;
 mod loaders;
 mod quickstart;
 mod scratch;
