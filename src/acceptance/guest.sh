@@ -322,6 +322,7 @@ main() {
 		run
 		;;
 	*)
+		[ -z "$life" ] || setsid /bin/sh -c "sleep $life; poweroff -f" </dev/null >/dev/null 2>&1 &
 		# cloud-init waits for this script, and systemd for cloud-init: the checks must not hold up the boot.
 		if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null; then
 			systemd-run --quiet --no-block --collect --unit=bakehouse-checks /bin/sh "$0" run && return

@@ -14,6 +14,10 @@ const GUEST: &str = include_str!("guest.sh");
 /// Bytes of user data that EC2 takes, as they are sent.
 pub const LARGEST_USER_DATA: usize = 16 * 1024;
 
+/// Seconds beyond the deadline after which the guest powers itself off, which ends its instance: a little longer than
+/// the instance's whole life, in which it is ended by whoever launched it.
+const LIFE: u64 = 180;
+
 /// What is asked of the guest.
 #[derive(Clone, Debug)]
 pub struct Script<'a> {
@@ -38,8 +42,14 @@ impl Script<'_> {
         let mut order: Vec<usize> = (0..self.checks.len()).collect();
         order.sort_by_key(|at| !waits(&self.checks[*at]));
         let order: Vec<String> = order.iter().map(usize::to_string).collect();
+        // A file instead of the consoles: that is no machine of its own, and must never be powered off.
+        let life = match self.console {
+            Some(_) => String::new(),
+            None => self.deadline.saturating_add(LIFE).to_string(),
+        };
         for (name, value) in [
             ("magic", frame::MAGIC),
+            ("life", &life),
             ("nonce", self.nonce),
             ("deadline", &self.deadline.to_string()),
             ("largest", &frame::LARGEST.to_string()),
@@ -213,6 +223,14 @@ mod tests {
         assert!(text.contains("order='1 2 0'\n"));
         assert!(text.contains("check_1() { port 0050; }\n"));
         assert!(text.contains("check_2() { service 'ssh.service' 'yes' ''; }\n"));
+    }
+
+    #[test]
+    fn a_machine_of_its_own_ends_by_itself_and_no_other() {
+        let own = script(&[]).text().unwrap();
+        assert!(own.contains("life='280'\n"), "{own}");
+        let other = Script { console: Some("/tmp/console"), ..script(&[]) }.text().unwrap();
+        assert!(other.contains("life=''\n"), "{other}");
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     }
     let loaded = args.recipe.load()?;
     let mounts = if args.dry_run { Mounts::No } else { Mounts::Yes };
-    session::run(global, mounts, |session| async move {
+    session::run_with(global, mounts, &super::plan::roles(&loaded.recipe), |session| async move {
         let out = global.out(&loaded.dir);
         let _own = if args.dry_run {
             None

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::connect::AccountRole;
 use super::exit::{Failure, chain};
 use super::print;
-use super::session::{self, Global, Mounts, Session, absolute};
+use super::session::{self, Global, Mounts, Roles, Session, absolute};
+use crate::cloud::{AccountId, Place};
+use crate::plan::facts::Places;
 use crate::plan::{self, FactsError, Plan, Source};
-use crate::recipe::{self, Loaded};
+use crate::recipe::{self, Loaded, Recipe};
 
 /// Show what a bake would do, and why.
 #[derive(clap::Args, Debug)]
@@ -70,6 +73,14 @@ fn codebuild_commit() -> Option<String> {
     (version.len() == 40 && version.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(version)
 }
 
+/// The roles of other accounts that a recipe names.
+#[must_use]
+pub fn roles(recipe: &Recipe) -> Roles {
+    let account = recipe.base.account.as_deref().and_then(AccountId::parse);
+    let role = recipe.base.role.clone().map(|role| AccountRole { role, external_id: None });
+    account.zip(role).into_iter().collect()
+}
+
 /// Reads the recipe, looks up the facts and makes the plan.
 ///
 /// # Errors
@@ -82,7 +93,12 @@ pub async fn make(
 ) -> anyhow::Result<Plan> {
     let (dir, out) = (absolute(&loaded.dir), global.out(&loaded.dir));
     let source = args.source()?;
-    let facts = plan::facts::look_up(&loaded.recipe, &dir, &out, &session.cloud, source, &session.stop)
+    let of_base = match loaded.recipe.base.account.as_deref().and_then(AccountId::parse) {
+        Some(account) => session.clouds.at(&Place { account, ..session.cloud.place.clone() })?,
+        None => session.cloud.clone(),
+    };
+    let places = Places { here: &session.cloud, of_base: &of_base };
+    let facts = plan::facts::look_up(&loaded.recipe, &dir, &out, places, source, &session.stop)
         .await
         .map_err(|error| match error {
             FactsError::Cloud(_) => error.into(),
@@ -106,7 +122,7 @@ fn shown(path: &Path) -> String {
 
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = args.recipe.load()?;
-    session::run(global, Mounts::No, |session| async move {
+    session::run_with(global, Mounts::No, &roles(&loaded.recipe), |session| async move {
         let plan = make(&args.recipe, &loaded, &session, global).await?;
         show(&plan, global)
     })

@@ -68,6 +68,14 @@ pub struct Source {
     pub pipeline_execution: Option<String>,
 }
 
+/// Where it is looked.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    pub here: &'a Cloud,
+    /// The account that has the base: `base.account`, or this one.
+    pub of_base: &'a Cloud,
+}
+
 /// Looks everything up. `out` is where results go, which is no input though it may lie in the recipe's folder.
 ///
 /// # Errors
@@ -76,10 +84,11 @@ pub async fn look_up(
     recipe: &Recipe,
     dir: &Path,
     out: &Path,
-    cloud: &Cloud,
+    places: Places<'_>,
     source: Source,
     stop: &Stop,
 ) -> Result<Facts, FactsError> {
+    let cloud = places.here;
     let mut host = host_architecture()?;
     // An instance is of any architecture; QEMU's are the host's.
     if recipe.method == MethodChoice::Launch
@@ -101,7 +110,7 @@ pub async fn look_up(
         place: cloud.place.clone(),
         host,
         names_taken: own.iter().map(|image| image.name.clone()).collect(),
-        base: base(&recipe.base, dir, cloud, host, own, stop).await?,
+        base: base(&recipe.base, dir, places, host, own, stop).await?,
         encryption: encryption(recipe, cloud, &mut warnings, stop).await?,
         volumes: volumes(recipe, cloud, stop).await?,
         source,
@@ -128,11 +137,12 @@ fn host_architecture() -> Result<Architecture, FactsError> {
 async fn base(
     base: &Base,
     dir: &Path,
-    cloud: &Cloud,
+    places: Places<'_>,
     architecture: Architecture,
     own: Vec<Image>,
     stop: &Stop,
 ) -> Result<BaseFacts, FactsError> {
+    let Places { here: cloud, of_base } = places;
     if let Some(scratch) = &base.scratch {
         return Ok(BaseFacts::Scratch(scratch.clone()));
     }
@@ -155,11 +165,8 @@ async fn base(
         let what = format!("named `{}` and owned by {}", newest.name, newest.owners.join(", "));
         newest_of(cloud, &query, architecture, "base.newest", what, stop).await?
     } else if let Some(family) = &base.family {
-        if let Some(account) = &base.account {
-            return Err(FactsError::OtherAccount { account: account.clone() });
-        }
-        if let Some(channel) = &base.channel {
-            by_parameter(cloud, &channel_parameter(family, architecture, channel), "base.channel", stop)
+        let found = if let Some(channel) = &base.channel {
+            by_parameter(of_base, &channel_parameter(family, architecture, channel), "base.channel", stop)
                 .await?
         } else {
             let tags = Tags::from([
@@ -167,9 +174,13 @@ async fn base(
                 (tag("architecture"), architecture.to_string()),
             ]);
             let query = ImageQuery { tags, ..ImageQuery::default() };
-            newest_of(cloud, &query, architecture, "base.family", format!("of the family `{family}`"), stop)
+            newest_of(of_base, &query, architecture, "base.family", format!("of the family `{family}`"), stop)
                 .await?
+        };
+        if of_base.place != cloud.place {
+            seen_from_here(cloud, of_base, &found, stop).await?;
         }
+        found
     } else {
         return Err(FactsError::NoBase);
     };
@@ -182,6 +193,23 @@ async fn base(
     let lineage = lineage(cloud, &image, stop).await?;
     let (copyable, key) = storage(cloud, &image, stop).await?;
     Ok(BaseFacts::Image { image: Box::new(image), lineage, key, copyable, own })
+}
+
+/// That another account's image is shared with this one. Its tags are seen in its own account only.
+async fn seen_from_here(
+    cloud: &Cloud,
+    of_base: &Cloud,
+    image: &Image,
+    stop: &Stop,
+) -> Result<(), FactsError> {
+    match by_id(cloud, image.id.clone(), "base.account", stop).await {
+        Err(FactsError::NoImage { .. }) => Err(FactsError::NotShared {
+            image: image.id.clone(),
+            owner: of_base.place.account.to_string(),
+            account: cloud.place.account.to_string(),
+        }),
+        other => other.map(drop),
+    }
 }
 
 /// Whether an image's snapshots may be copied, and the key of its root's. A snapshot that is neither this account's nor
@@ -341,9 +369,9 @@ pub enum FactsError {
     #[error("base: it names nothing to bake from")]
     NoBase,
     #[error(
-        "base.account: images of another account ({account}) cannot be used yet; bake the base in this account"
+        "base.account: {image} of {owner} is not shared with {account}; share it and its snapshot, or name another"
     )]
-    OtherAccount { account: String },
+    NotShared { image: ImageId, owner: String, account: String },
     #[error("{key}: no image {what} is in {place}; bake it first, or name another")]
     NoImage { key: &'static str, what: String, place: Place },
     #[error("{key}: the parameter {name} is not in {place}; promote an image to it first, or name another")]
