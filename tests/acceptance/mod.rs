@@ -4,5 +4,5 @@ mod boot;
 mod guest;
 mod in_root;
 mod metadata;
-mod qemu;
+pub mod qemu;
 mod waiting;
