@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::yard::Yard;
+
 /// Where everything is unless a test says otherwise.
 pub const REGION: &str = "us-east-1";
 
@@ -64,6 +66,13 @@ impl StandIn {
             ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
             ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
         ]
+    }
+
+    /// The program in a yard, as this account: without the yard's store, and with a cloud that settles soon.
+    pub fn program(&self, yard: &Yard) -> Command {
+        let mut command = yard.command();
+        command.env_remove("BAKEHOUSE_LOCAL").envs(self.environment()).env("BAKEHOUSE_AWS_SETTLES", "2s");
+        command
     }
 
     /// An image from a disk file: the fields of `seed.py`, of any account. Answers its id and its snapshot's.

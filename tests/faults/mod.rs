@@ -3,6 +3,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "the program is started here as a user starts it")]
 
+#[cfg(feature = "aws")]
+mod aws;
 mod calls;
 mod cloud;
 mod kills;

@@ -1,0 +1,296 @@
+//! Undo on AWS: each call of a bake that changes something is refused, throttled or loses its answer, before and after it
+//! took effect, at the level of HTTP; and the program is killed between any two. Afterwards, after a sweep where it was
+//! killed, the account holds nothing, or one whole image; and at most one import. Nothing is untagged at any moment.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use super::run::{calls, told};
+use crate::aws::StandIn;
+use crate::yard::small::{METHODS, recipe};
+use crate::yard::{Said, Yard};
+
+const STEPS: &str = "provision:\n  - shell: { run: 'mkdir -p /etc/made; echo made >/etc/made/by' }\n";
+
+/// Bakes at work at once: most of one is waiting.
+const AT_ONCE: usize = 4;
+
+/// The calls that make something, and where their tags are.
+const CREATES: [(&str, &str, &[&str]); 4] = [
+    ("StartSnapshot", "Tags", &[]),
+    ("RegisterImage", "TagSpecifications", &["image"]),
+    ("CopyImage", "TagSpecifications", &["image", "snapshot"]),
+    ("CreateImage", "TagSpecifications", &["image", "snapshot"]),
+];
+
+/// An account that holds nothing, a vendor's public image beside it, and the recipes that bake in it.
+struct Account<'a> {
+    cloud: StandIn,
+    yard: &'a Yard,
+}
+
+impl<'a> Account<'a> {
+    fn new(yard: &'a Yard) -> Self {
+        let cloud = StandIn::start();
+        let disk = yard.path().join("scratch/disk.raw");
+        let vendors =
+            json!({ "name": "vendor", "disk": disk, "holes": true, "public": true, "snapshot_public": true });
+        let (base, _) = cloud.seed_image(&cloud.other_account(1), vendors);
+        yard.recipe("direct", &recipe("direct", &format!("{{ image: {base} }}"), STEPS));
+        yard.recipe("scratch", &recipe("scratch", "{ file: disk.raw }", STEPS));
+        Self { cloud, yard }
+    }
+
+    fn run(&self, args: &[&str], fault: &str) -> Said {
+        let mut command: Command = self.cloud.program(self.yard);
+        if !fault.is_empty() {
+            command.env("BAKEHOUSE_FAULT", fault);
+        }
+        command.args(args).stdin(Stdio::null()).output().unwrap().into()
+    }
+
+    fn bake(&self, method: &str, fault: &str) -> Said {
+        self.run(&["bake", "--fresh", method], fault)
+    }
+
+    /// The mutating calls so far, with how many of their kind came before each: `ec2`, `RegisterImage`, 1.
+    fn mutations(&self) -> Vec<(String, String, usize)> {
+        let mut counts = BTreeMap::new();
+        let mut all = Vec::new();
+        for exchange in self.cloud.exchanges() {
+            let operation = exchange["operation"].as_str().unwrap().to_owned();
+            if ["Describe", "Get", "List", "AssumeRole"].iter().any(|read| operation.starts_with(read)) {
+                continue;
+            }
+            let count = counts.entry(operation.clone()).or_insert(0);
+            *count += 1;
+            all.push((exchange["service"].as_str().unwrap().to_owned(), operation, *count));
+        }
+        all
+    }
+
+    /// That the account holds nothing, or one whole image, and at most one import; the image's id.
+    #[track_caller]
+    fn assert_settled(&self, after: &str) -> Option<String> {
+        let state = self.cloud.state();
+        let all = |kind: &str| state[kind].as_object().unwrap().clone();
+        let (imports, baked): (Vec<_>, Vec<_>) =
+            all("images").into_iter().partition(|(_, image)| image["tags"].get("bakehouse:import").is_some());
+        assert!(imports.len() <= 1, "{after}: {} imports: {state:#}", imports.len());
+        assert!(baked.len() <= 1, "{after}: {} images: {state:#}", baked.len());
+        let mut used = Vec::new();
+        for (id, image) in imports.iter().chain(&baked) {
+            assert_eq!(image["state"], "available", "{after}: {id}");
+            for snapshot in image["snapshots"].as_array().unwrap() {
+                let snapshot = snapshot.as_str().unwrap();
+                assert_eq!(state["snapshots"][snapshot]["state"], "completed", "{after}: {snapshot} of {id}");
+                used.push(snapshot.to_owned());
+            }
+        }
+        for (id, snapshot) in all("snapshots") {
+            assert!(used.contains(&id), "{after}: {id} is left: {snapshot:#}");
+        }
+        for kind in
+            ["instances", "volumes", "interfaces", "security_groups", "key_pairs", "objects", "grants"]
+        {
+            assert!(all(kind).is_empty(), "{after}: {kind} are left: {}", state[kind]);
+        }
+        baked.into_iter().next().map(|(id, _)| id)
+    }
+
+    /// That everything was made with its tags, and has them still.
+    #[track_caller]
+    fn assert_tagged(&self, after: &str) {
+        for exchange in self.cloud.exchanges() {
+            let Some((_, place, kinds)) = CREATES.iter().find(|(name, ..)| exchange["operation"] == *name)
+            else {
+                continue;
+            };
+            let given = &exchange["parameters"][place];
+            assert!(given.to_string().contains("bakehouse:"), "{after}: untagged: {exchange:#}");
+            for kind in *kinds {
+                let of_kind =
+                    |one: &Value| one["ResourceType"] == *kind && one.to_string().contains("bakehouse:");
+                assert!(
+                    given.as_array().unwrap().iter().any(of_kind),
+                    "{after}: {kind} untagged: {exchange:#}"
+                );
+            }
+        }
+        for kind in ["snapshots", "images"] {
+            for (id, one) in self.cloud.state()[kind].as_object().unwrap() {
+                assert!(one["tags"].to_string().contains("bakehouse:"), "{after}: {id} has no tags: {one:#}");
+            }
+        }
+    }
+
+    /// After a bake that ended by itself: its code, its output and the account say the same.
+    #[track_caller]
+    fn assert_ended(&self, said: &Said, after: &str) {
+        let after = format!("{after}: ended with {}: {}", said.code, said.err);
+        self.assert_tagged(&after);
+        let image = self.assert_settled(&after);
+        match image {
+            Some(id) => assert_eq!((said.code, said.out.trim()), (0, id.as_str()), "{after}"),
+            None => assert!(said.code != 0 && said.out.is_empty(), "{after}"),
+        }
+        self.yard.assert_nothing_left();
+    }
+}
+
+/// Does every job on an account of its own.
+fn each<J: Sync>(jobs: &[J], work: impl Fn(&Account, &J) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(jobs.len()) {
+            scope.spawn(|| {
+                let yard = Yard::small().unwrap();
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    work(&Account::new(&yard), job);
+                }
+            });
+        }
+    });
+}
+
+/// Of many blocks put one after another, these: between two of them nothing else happens.
+fn is_tried(operation: &str, number: usize, of: usize) -> bool {
+    operation != "PutSnapshotBlock" || [1, of / 2, of].contains(&number)
+}
+
+/// How a call is struck: the rule's words, and whether the bake has to go on.
+const STRIKES: [(&str, &str, bool); 6] = [
+    ("throttle", "before", true),
+    ("error", "before", true),
+    ("error", "after", true),
+    ("drop", "before", true),
+    ("drop", "after", true),
+    ("denied", "before", false),
+];
+
+fn rule(service: &str, operation: &str, number: usize, kind: &str, when: &str) -> Value {
+    let mut rule =
+        json!({ "service": service, "operation": operation, "nth": number, "kind": kind, "when": when });
+    if kind == "denied" {
+        rule["kind"] = json!("error");
+        rule["status"] = json!(403);
+        let code = if service == "ec2" { "UnauthorizedOperation" } else { "AccessDeniedException" };
+        rule["code"] = json!(code);
+        rule["message"] = json!("you are not authorized");
+        if service == "ebs" {
+            rule["reason"] = json!("UNAUTHORIZED_ACCOUNT");
+        }
+    }
+    rule
+}
+
+fn every_call_is_struck(method: &'static str) {
+    let Some(yard) = Yard::small() else { return };
+    let account = Account::new(&yard);
+    let said = account.bake(method, "").ok();
+    account.assert_ended(&said, method);
+    let mutations = account.mutations();
+    let names: Vec<&str> = mutations.iter().map(|(_, operation, _)| operation.as_str()).collect();
+    for wanted in ["StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot", "RegisterImage"] {
+        assert!(names.contains(&wanted), "{names:?}");
+    }
+    let puts = names.iter().filter(|name| **name == "PutSnapshotBlock").count();
+    let mut jobs = Vec::new();
+    for (service, operation, number) in &mutations {
+        if is_tried(operation, *number, puts) {
+            jobs.extend(STRIKES.map(|strike| (service.clone(), operation.clone(), *number, strike)));
+        }
+    }
+    drop((account, yard));
+    each(&jobs, |account, (service, operation, number, (kind, when, goes_on))| {
+        let after = format!("{method}: {service} {operation}#{number} {kind} {when}");
+        account.cloud.faults(json!([rule(service, operation, *number, kind, when)]));
+        let said = account.bake(method, "");
+        let rules = account.cloud.told_faults();
+        // A bake may have a block less to store than the one before.
+        assert!(rules[0]["struck"] == 1 || operation == "PutSnapshotBlock", "{after}: {rules:?}");
+        if *goes_on {
+            assert_eq!(said.code, 0, "{after}: {}", said.err);
+        }
+        account.assert_ended(&said, &after);
+    });
+}
+
+#[test]
+fn every_call_of_a_scratch_bake_on_aws_is_struck_in_turn() {
+    every_call_is_struck("scratch");
+}
+
+#[test]
+fn every_call_of_a_direct_bake_on_aws_is_struck_in_turn() {
+    every_call_is_struck("direct");
+}
+
+#[test]
+fn a_bake_on_aws_that_is_killed_between_any_two_calls_leaves_nothing_after_a_sweep() {
+    let mut jobs = Vec::new();
+    for method in METHODS {
+        let Some(yard) = Yard::small() else { return };
+        let account = Account::new(&yard);
+        let names = calls(&account.bake(method, "list").ok());
+        let puts = names.iter().filter(|name| name.starts_with("PutSnapshotBlock#")).count();
+        for name in names {
+            let (operation, number) = name.split_once('#').unwrap();
+            if is_tried(operation, number.parse().unwrap(), puts) {
+                jobs.extend(["before", "after"].map(|side| (method, format!("call:{name}:{side}:kill"))));
+            }
+        }
+    }
+    each(&jobs, |account, (method, fault)| {
+        let said = account.bake(method, fault);
+        // A signal ended it; or there was a block less to store.
+        if said.code == 0 && fault.contains("PutSnapshotBlock") && told(&said, "struck").is_empty() {
+            return;
+        }
+        assert_eq!(said.code, -1, "{method} {fault}: {}", said.err);
+        account.assert_tagged(&format!("{method} {fault}"));
+        let swept = account.run(&["sweep"], "");
+        let after = format!("{method} {fault}, then sweep: {}", swept.err);
+        assert_eq!(swept.code, 0, "{after}");
+        account.assert_settled(&after);
+        account.assert_tagged(&after);
+        account.yard.assert_nothing_left();
+    });
+}
+
+/// A snapshot whose bake and machine are gone for good is ended by its own timeout.
+#[test]
+fn a_snapshot_that_nobody_sweeps_is_given_up_by_ebs_itself() {
+    let Some(yard) = Yard::small() else { return };
+    let account = Account::new(&yard);
+    account.bake("scratch", "call:StartSnapshot#1:after:kill").code(-1);
+    let state = |account: &Account| {
+        let all = account.cloud.state()["snapshots"].as_object().unwrap().clone();
+        assert_eq!(all.len(), 1);
+        all.values().next().unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state(&account), "pending");
+    account.cloud.tick(72 * 3600);
+    assert_eq!(state(&account), "error");
+    account.run(&["sweep"], "").ok();
+    assert_eq!(account.assert_settled("after its timeout"), None);
+}
+
+/// What was just made does not show yet, and unwinding must not take that for gone.
+#[test]
+fn what_does_not_show_yet_is_undone_all_the_same() {
+    let Some(yard) = Yard::small() else { return };
+    for method in METHODS {
+        for operation in ["StartSnapshot", "RegisterImage"] {
+            let account = Account::new(&yard);
+            account.cloud.settings(json!({ "describe_not_found_seconds": 1, "put_not_found_seconds": 1 }));
+            let service = if operation == "StartSnapshot" { "ebs" } else { "ec2" };
+            account.cloud.faults(json!([rule(service, operation, 1, "denied", "after")]));
+            let said = account.bake(method, "");
+            account.assert_ended(&said, &format!("{method} {operation} denied after, not shown"));
+        }
+    }
+}
