@@ -112,7 +112,11 @@ pub async fn register(
     let query = ImageQuery { ids: vec![id.clone()], ..ImageQuery::default() };
     // Once it is registered, a stop does not undo it: the wait is short, and the answer is wanted.
     let image = until(AVAILABLE, &cloud.place, &Stop::never(), || async {
-        let image = cloud.images.find(&query).await?.into_iter().next();
+        let image = match cloud.images.find(&query).await {
+            // Just made, and not seen yet; one that was deleted meanwhile is found out when the time is over.
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+            other => other?.into_iter().next(),
+        };
         match image.as_ref().map(|image| image.state) {
             Some(ImageState::Available) => Ok(image),
             Some(ImageState::Failed) => Err(CloudError::new(

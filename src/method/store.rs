@@ -132,7 +132,11 @@ pub(super) async fn complete(
     retrying(stop, || snapshots.complete(snapshot, changed, sum)).await?;
     let query = SnapshotQuery { ids: vec![snapshot.clone()], ..SnapshotQuery::default() };
     until(COMPLETED, &cloud.place, stop, || async {
-        let found = snapshots.describe(&query).await?.into_iter().next();
+        let found = match snapshots.describe(&query).await {
+            // Just made, and not seen by EC2 yet.
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+            other => other?.into_iter().next(),
+        };
         match found.map(|found| found.state) {
             // EC2 and EBS do not come to know of it at once: whoever reads it next asks EBS.
             Some(SnapshotState::Completed) => match snapshots.list_blocks(snapshot, None).await {

@@ -76,7 +76,8 @@ impl StandIn {
     }
 
     /// An image from a disk file: the fields of `seed.py`, of any account. Answers its id and its snapshot's.
-    pub fn seed_image(&self, account: &str, image: Value) -> (String, String) {
+    pub fn seed_image(&self, account: &str, mut image: Value) -> (String, String) {
+        image["disk"] = json!(seen_from_outside(Path::new(image["disk"].as_str().unwrap())));
         let said = self.post("seed", json!({ "account": account, "image": image }));
         (text(&said["image"]), text(&said["snapshot"]))
     }
@@ -130,6 +131,7 @@ impl StandIn {
 
     /// Writes a snapshot's volume into a file; what was never written is noise.
     pub fn write_disk(&self, snapshot: &str, to: &Path) {
+        let to = seen_from_outside(to);
         self.post("disk", json!({ "account": self.account, "snapshot": snapshot, "path": to }));
     }
 
@@ -178,6 +180,13 @@ impl Drop for StandIn {
             self.look();
         }
     }
+}
+
+/// A path as the server sees it: a test's thread may have mounts of its own.
+fn seen_from_outside(path: &Path) -> PathBuf {
+    let (process, thread) = (std::process::id(), rustix::thread::gettid().as_raw_nonzero());
+    let path = std::path::absolute(path).unwrap();
+    PathBuf::from(format!("/proc/{process}/task/{thread}/root")).join(path.strip_prefix("/").unwrap())
 }
 
 fn text(value: &Value) -> String {

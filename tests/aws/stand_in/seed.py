@@ -77,8 +77,9 @@ def _image(account, region, given):
     image.uefi_data = given.get("uefi_data")
     image.owner_alias = given.get("owner_alias")
     image.can_be_copied = given.get("copyable", True)
-    if "created" in given:
-        image.created = given["created"]
+    # Long enough ago that it shows, whatever the settings say.
+    image.created = given.get("created", image.created - 24 * 3600)
+    snapshot.started = image.created
     if given.get("public"):
         image.launch_permissions.append({"Group": "all"})
     image.launch_permissions += [{"UserId": one} for one in given.get("shared_with", [])]
