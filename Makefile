@@ -10,7 +10,7 @@ BIN := target/release/bakehouse
 STORE ?= $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/bakehouse
 QUICKSTART := examples/quickstart
 
-.PHONY: help bake test bench bench-ebs build provisioner image packages lint schema fuzz
+.PHONY: help bake test bench bench-ebs build provisioner image live packages lint schema fuzz
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -37,6 +37,9 @@ image: ## build the container image by docker or buildah (TARGET=bakehouse, ansi
 
 provisioner: ## build the program that the method launch brings to instances (static)
 	@scripts/provisioner $(ARCHITECTURES)
+
+live: ## try it in a real AWS account: says what that makes and costs, asks, cleans up
+	@scripts/live
 
 packages: ## install the system packages that bakes and tests need
 	@scripts/install-packages

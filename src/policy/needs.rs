@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::plan::facts::channel_parameter;
-use crate::recipe::{Encrypt, Recipe};
+use crate::recipe::{Encrypt, MethodChoice, Recipe};
 
 /// What a policy is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,7 +131,14 @@ impl Needs {
 
     fn bake(&mut self, recipe: &Recipe, wish: &Wish) {
         let base = &recipe.base;
-        self.parts.extend([Part::Store, Part::Register]);
+        let launches = recipe.method == MethodChoice::Launch;
+        if !launches {
+            self.parts.extend([Part::Store, Part::Register]);
+        }
+        // Where the method is left open, what the recipe says of an instance is for bases that direct cannot take.
+        if launches || (recipe.method == MethodChoice::Auto && recipe.launch.is_some()) {
+            self.launch(recipe);
+        }
         if let Some(parameter) = &base.parameter {
             self.parts.insert(Part::Parameter);
             self.parameters.insert(parameter.clone());
@@ -144,11 +151,16 @@ impl Needs {
                 self.parameters
                     .extend(all.map(|architecture| channel_parameter(family, *architecture, channel)));
             }
-            self.parts.insert(Part::ReadFamily);
+            if !launches {
+                self.parts.insert(Part::ReadFamily);
+            }
         }
         // An unencrypted base of this account is copied with the key, since a child has its parent's.
-        if base.family.is_some() && matches!(recipe.disk.encrypt, Some(Encrypt::Key(_))) {
+        if !launches && base.family.is_some() && matches!(recipe.disk.encrypt, Some(Encrypt::Key(_))) {
             self.parts.insert(Part::Import);
+        }
+        if launches {
+            return;
         }
         if base.image.is_some() || base.newest.is_some() || base.parameter.is_some() {
             match wish.base.or_else(|| told(recipe)) {
@@ -164,6 +176,22 @@ impl Needs {
                 }
             }
         }
+    }
+}
+
+impl Needs {
+    fn launch(&mut self, recipe: &Recipe) {
+        self.parts.insert(Part::Launch);
+        let Some(launch) = &recipe.launch else { return };
+        self.buckets.extend(launch.bucket.clone());
+        let Some(profile) = &launch.profile else { return };
+        // The console gives a role's profile the role's own name. A profile's ARN ends in its name.
+        let role = profile.rsplit('/').next().unwrap_or(profile);
+        self.profile_roles.insert(role.to_owned());
+        self.notes.push(format!(
+            "the role in the instance profile {profile} is taken to be called {role}; where it is not, put its ARN under \
+             PassProfile"
+        ));
     }
 }
 
