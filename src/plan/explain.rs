@@ -25,7 +25,7 @@ impl Display for Plan {
                 }
                 match import {
                     Some(Import { found: Some(found), .. }) => {
-                        writeln!(f, "import    {found}, which is here already")?
+                        writeln!(f, "import    {found}, which is here already")?;
                     }
                     Some(import) => writeln!(f, "import    will import {id} once, as {}", import.name)?,
                     None => {}
