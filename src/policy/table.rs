@@ -73,6 +73,13 @@ pub const STATEMENTS: &[Statement] = &[
             call("ec2:DescribeSubnets", &[Launch], NO_RESOURCE),
             call("ec2:GetEbsEncryptionByDefault", &[Look], NO_RESOURCE),
             call("ec2:GetEbsDefaultKmsKeyId", &[Look], NO_RESOURCE),
+            call("ec2:GetImageBlockPublicAccessState", &[Look], NO_RESOURCE),
+            call("ec2:GetSnapshotBlockPublicAccessState", &[Look], NO_RESOURCE),
+            call(
+                "servicequotas:ListServiceQuotas",
+                &[Look],
+                "SAR, Service Quotas: the action has no resource type",
+            ),
             // Of one invocation and one instance, but without a resource that could say so.
             call("ssm:DescribeInstanceInformation", &[Launch], NO_SSM_RESOURCE),
             call("ssm:GetCommandInvocation", &[Launch], NO_SSM_RESOURCE),

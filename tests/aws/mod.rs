@@ -7,6 +7,8 @@ mod fixture;
 #[cfg(feature = "aws")]
 mod machines;
 #[cfg(feature = "aws")]
+mod policy;
+#[cfg(feature = "aws")]
 mod registry;
 mod stand_in;
 

@@ -162,3 +162,33 @@ fn a_container_bakes_by_the_direct_method() {
     yard.assert_nothing_left();
     assert!(!loops().iter().any(|file| Path::new(file).starts_with(yard.path())));
 }
+
+/// The same on AWS, as far as the stand-in is it: all that the container has of the cloud is its environment.
+#[cfg(feature = "aws")]
+#[test]
+fn a_container_bakes_on_aws_by_the_direct_method() {
+    if image().is_none() {
+        return;
+    }
+    let Some(yard) = Yard::small_on_disk() else { return };
+    let cloud = crate::aws::StandIn::start();
+    let disk = yard.path().join("scratch/disk.raw");
+    let (base, parent) = cloud
+        .seed_image(cloud.account(), serde_json::json!({ "name": "small", "disk": disk, "holes": true }));
+    let steps = "provision:\n  - shell: { run: 'echo made >/etc/by' }\n";
+    let recipe = crate::yard::small::recipe("contained", &format!("{{ image: {base} }}"), steps);
+    let folder = yard.recipe("contained", &recipe);
+    let mut env: Vec<(String, String)> =
+        cloud.environment().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    env.push(("BAKEHOUSE_WORK".to_owned(), yard.work().display().to_string()));
+    env.push(("BAKEHOUSE_AWS_SETTLES".to_owned(), "1s".to_owned()));
+    let said = run(yard.path(), &env, &["bakehouse", "bake", folder.to_str().unwrap()]).ok();
+    let made = said.out.trim().to_owned();
+    let state = cloud.state();
+    assert!(state["images"][&made].is_object(), "{made} is not in {state}");
+    assert!(cloud.operations().iter().any(|name| name == "ebs:PutSnapshotBlock"));
+    let record = yard.record("contained");
+    assert_eq!(record["base"]["image"]["snapshot"].as_str(), Some(parent.as_str()), "{record}");
+    yard.assert_nothing_left();
+    cloud.finish();
+}
