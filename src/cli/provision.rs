@@ -30,6 +30,8 @@ use crate::report::{JsonLines, Reporter};
 const MOST_EVENTS: usize = 1 << 20;
 /// The exit code where provisioning failed, as its result says.
 const FAILED: u8 = 1;
+/// Characters of what a failure is told with: it comes back on one line, and no line is longer than 16 KiB.
+const LONGEST_FAILURE: usize = 3000;
 /// Until the answer of the seal is on its way, before the machine is turned off: an agent reports within seconds.
 const REPORTING: Duration = Duration::from_secs(6);
 /// Time for the process that turns the machine off to begin, before its program's file goes: a machine in software
@@ -119,7 +121,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             }),
             timings: Vec::new(),
         });
-        print(&serde_json::to_string(&outcome)?)?;
+        // On lines of its own: what reads them takes no line of any length.
+        print(&serde_json::to_string_pretty(&outcome)?)?;
         *code_of = match outcome.end {
             OutcomeEnd::Done(_) | OutcomeEnd::Sealed => 0,
             OutcomeEnd::Reboot => u8::try_from(REBOOT).unwrap_or(FAILED),
@@ -211,7 +214,11 @@ async fn steps(
 }
 
 fn failure(failed: StepFailed, mut timings: Vec<StepTiming>, reporter: &Reporter) -> Outcome {
-    let why = reporter.masked(&chain(&failed.source));
+    let mut why = reporter.masked(&chain(&failed.source));
+    if let Some((at, _)) = why.char_indices().nth(LONGEST_FAILURE) {
+        why.truncate(at);
+        why.push('…');
+    }
     let name = reporter.masked(&failed.name);
     timings.extend(failed.done);
     Outcome { end: OutcomeEnd::Failed(OutcomeFailure { step: Some((failed.number, name)), why }), timings }

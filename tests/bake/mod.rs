@@ -9,6 +9,7 @@ mod foreign;
 mod import;
 #[cfg(feature = "aws")]
 mod import_on_aws;
+mod launch;
 mod loaders;
 mod quickstart;
 mod scratch;

@@ -8,6 +8,7 @@ mod chroot;
 mod files;
 mod installed;
 mod kernels;
+pub mod machine;
 mod repository;
 pub mod roots;
 mod rpm;

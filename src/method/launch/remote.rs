@@ -194,11 +194,10 @@ impl Remote<'_> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The result on the last line.
+    /// The result, with which its output ends.
     async fn outcome(&self, execution: &Execution) -> Result<Outcome, BakeCause> {
         let text = self.whole(execution).await?;
-        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let Ok(outcome) = serde_json::from_str::<Outcome>(last) else {
+        let Some(outcome) = last_outcome(&text) else {
             let both = format!("{text}\n{}", execution.errors);
             let lines: Vec<&str> = both.lines().filter(|line| !line.trim().is_empty()).collect();
             let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
@@ -216,6 +215,13 @@ impl Remote<'_> {
             _ => Ok(outcome),
         }
     }
+}
+
+/// The last of the results in an output: after a reboot there is one of the time before.
+fn last_outcome(text: &str) -> Option<Outcome> {
+    let begin =
+        text.rmatch_indices("{\n").map(|(at, _)| at).find(|at| *at == 0 || text[..*at].ends_with('\n'))?;
+    serde_json::from_str(text[begin..].trim_end()).ok()
 }
 
 /// Fetches a URL into a file with what the base has. Busybox alone is enough.
@@ -237,3 +243,18 @@ if command -v systemctl >/dev/null; then
         unattended-upgrades.service dnf-makecache.timer packagekit.service >/dev/null 2>&1
 fi
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_result_counts_whatever_was_written_before() {
+        let end = |end: &str| format!("{{\n  \"end\": \"{end}\",\n  \"timings\": []\n}}\n");
+        let outcome = last_outcome(&format!("a line\n{}{}", end("reboot"), end("sealed"))).unwrap();
+        assert!(matches!(outcome.end, OutcomeEnd::Sealed), "{outcome:?}");
+        for none in ["", "{\n", "x\n{}\n", "{\n  \"end\": \"sealed\",\n  \"tim"] {
+            assert!(last_outcome(none).is_none(), "{none:?}");
+        }
+    }
+}
