@@ -5,6 +5,8 @@
 
 mod fixture;
 #[cfg(feature = "aws")]
+mod launch;
+#[cfg(feature = "aws")]
 mod machines;
 #[cfg(feature = "aws")]
 mod policy;

@@ -89,7 +89,7 @@ impl Machine {
     /// Runs the program as the machine's own.
     fn run(&self, args: &str) -> Said {
         let script = format!(
-            "mount --bind \"$0\" \"$0\" && mount -t proc proc \"$0/proc\" && mount -t tmpfs run \"$0/run\" && \
+            "mount --bind \"$0\" \"$0\" && mount --bind /dev \"$0/dev\" && mount -t proc proc \"$0/proc\" && mount -t tmpfs run \"$0/run\" && \
              exec chroot \"$0\" /var/lib/bakehouse/bundle/bakehouse provision --root / \
              --bundle /var/lib/bakehouse/bundle {args}"
         );
