@@ -38,6 +38,10 @@ const REPORTING: Duration = Duration::from_secs(6);
 /// emulation is slow.
 const BEGINNING: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
+/// What is on an instance for the bake only, its agent's mark among it.
+const OWN: &str = "/var/lib/bakehouse";
+/// Put there by user data that installed the agent.
+const AGENT: &str = "/var/lib/bakehouse/ssm-agent-installed";
 /// In memory, on any machine that runs.
 const IN_MEMORY: &str = "/run/bakehouse-provision";
 /// Says that the process that turns the machine off has begun.
@@ -286,8 +290,10 @@ async fn seal_root(args: &Args, remove: &[String], reporter: &Reporter, stop: &S
     let dir = if args.is_machine() { disks_alone()? } else { RootDir::open(&args.root)? };
     // Labels are the seal's last, and nothing is made after it.
     remove_build_key(&dir, BUILD_KEY)?;
-    if args.is_machine() && args.bundle.exists() {
-        tree::remove(&args.bundle)?;
+    for own in [args.bundle.as_path(), Path::new(OWN)] {
+        if args.is_machine() && own.exists() {
+            tree::remove(own)?;
+        }
     }
     seal(&dir, SealOptions { remove, reporter, stop }).await?;
     rustix::fs::sync();
@@ -299,10 +305,13 @@ async fn seal_root(args: &Args, remove: &[String], reporter: &Reporter, stop: &S
 async fn turn_off(args: &Args) -> anyhow::Result<()> {
     let kept = fs::read(args.file("seal.json"))?;
     let options: crate::recipe::Seal = serde_json::from_slice(&kept)?;
+    let brought = Path::new(AGENT).exists();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(IN_MEMORY)?;
     fs::write(BEGUN, "")?;
     tokio::time::sleep(REPORTING).await;
-    brought_agent().await;
+    if brought {
+        remove_agent().await;
+    }
     seal_root(args, &options.remove, &Reporter::silent(), &Stop::never()).await?;
     rustix::system::reboot(rustix::system::RebootCommand::PowerOff)?;
     Ok(())
@@ -310,17 +319,14 @@ async fn turn_off(args: &Args) -> anyhow::Result<()> {
 
 /// An agent that user data brought in is taken out: its answer was given. What cannot be taken out stays without its
 /// registration, which is the seal's.
-async fn brought_agent() {
-    const MARK: &str = "/var/lib/bakehouse-agent";
-    const WAYS: [(&str, &[&str]); 2] =
-        [("deb", &["dpkg", "--purge", "amazon-ssm-agent"]), ("rpm", &["rpm", "--erase", "amazon-ssm-agent"])];
-    let Ok(kind) = fs::read_to_string(MARK) else { return };
-    for (name, words) in WAYS {
-        if kind.trim() == name {
-            let command = Cmd::new(words[0]).args(&words[1..]).timeout(Duration::from_secs(60));
-            // As above: best effort.
-            let _ = command.run(&Stop::never()).await;
-        }
+async fn remove_agent() {
+    const WAYS: [(&str, &[&str]); 2] = [
+        ("/usr/bin/dpkg", &["dpkg", "--purge", "amazon-ssm-agent"]),
+        ("/usr/bin/rpm", &["rpm", "--erase", "amazon-ssm-agent"]),
+    ];
+    if let Some((_, words)) = WAYS.iter().find(|(program, _)| Path::new(program).exists()) {
+        let command = Cmd::new(words[0]).args(&words[1..]).timeout(Duration::from_secs(60));
+        // As above: best effort.
+        let _ = command.run(&Stop::never()).await;
     }
-    let _ = fs::remove_file(MARK);
 }

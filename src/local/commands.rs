@@ -9,10 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::instance_folder::InstanceFolder;
+use super::objects::LocalObjects;
 use super::place::LocalPlace;
 use crate::cloud::{
     CloudError, CommandId, CommandState, Commands, ErrorKind, Execution, InstanceId, InstanceState,
-    NewCommand, REBOOT, Result,
+    NewCommand, Objects, OutputTo, REBOOT, Result, Tags,
 };
 use crate::host::exec::{Cmd, ExecError, Exit, Stream};
 use crate::host::stop::Stop;
@@ -20,6 +21,8 @@ use crate::host::stop::Stop;
 /// As SSM's answers are cut (GetCommandInvocation): characters of each stream.
 const OUTPUT: usize = 24_000;
 const ERRORS: usize = 8_000;
+/// Bytes of a command's output that are kept at all.
+const LARGEST: usize = 64 << 20;
 /// The exit code of ssh where it did not reach the machine (ssh(1)).
 const UNREACHED: i32 = 255;
 /// For one try to get in: a machine in software emulation is slow to answer.
@@ -103,15 +106,13 @@ impl Way {
         };
         loop {
             let mut on_line = |stream: Stream, line: &str| {
-                let (into, most) = match stream {
-                    Stream::Out => (&mut execution.output, OUTPUT),
-                    Stream::Err => (&mut execution.errors, ERRORS),
+                let into = match stream {
+                    Stream::Out => &mut execution.output,
+                    Stream::Err => &mut execution.errors,
                 };
-                into.push_str(line);
-                into.push('\n');
-                if let Some((at, _)) = into.char_indices().nth(most) {
-                    into.truncate(at);
-                    execution.cut |= stream == Stream::Out;
+                if into.len() < LARGEST {
+                    into.push_str(line);
+                    into.push('\n');
                 }
             };
             let result = self
@@ -167,6 +168,29 @@ impl LocalCommands {
     }
 }
 
+/// Cuts what a command wrote as SSM does; all of it is in an object then, where that was asked for.
+async fn kept(
+    mut execution: Execution,
+    output: Option<OutputTo>,
+    objects: &LocalObjects,
+    id: &str,
+) -> Execution {
+    let Some((at, _)) = execution.output.char_indices().nth(OUTPUT) else { return execution };
+    if let Some(OutputTo { bucket, prefix }) = output {
+        let (key, content) = (format!("{prefix}/{id}/stdout"), execution.output.clone().into());
+        // As an agent that may not write to the bucket: then there is no more than the answer.
+        if objects.put(&bucket, &key, content, &Tags::new()).await.is_ok() {
+            execution.object = Some(key);
+        }
+    }
+    execution.output.truncate(at);
+    execution.cut = true;
+    if let Some((at, _)) = execution.errors.char_indices().nth(ERRORS) {
+        execution.errors.truncate(at);
+    }
+    execution
+}
+
 /// Asks a guest to power itself off; whether it does is seen.
 pub(super) async fn power_off(folder: &Path, port: u16) {
     let way = Way { key: key(folder), port };
@@ -205,10 +229,11 @@ impl Commands for LocalCommands {
         let id = CommandId(uuid::Uuid::new_v4().to_string());
         let (script, within, known, name) =
             (new.script.clone(), new.within, self.known.clone(), id.0.clone());
+        let (output, objects) = (new.output.clone(), LocalObjects(self.here.clone()));
         let mut all = self.known();
         let task = tokio::spawn(async move {
             let execution = match tokio::time::timeout(within, way.run(&script)).await {
-                Ok(execution) => execution,
+                Ok(execution) => kept(execution, output, &objects, &name).await,
                 Err(_) => Execution {
                     state: CommandState::TimedOut,
                     output: String::new(),

@@ -15,17 +15,19 @@ use crate::gate;
 use crate::provision::machine::provisioner;
 use crate::yard::{Said, Yard};
 
-const SETUP: &str = "import boto3\n\
+const SETUP: &str = "import boto3, sys\n\
     iam, s3 = boto3.client('iam'), boto3.client('s3')\n\
     iam.create_role(RoleName='baker', AssumeRolePolicyDocument='{}')\n\
     iam.create_instance_profile(InstanceProfileName='baker')\n\
     iam.add_role_to_instance_profile(InstanceProfileName='baker', RoleName='baker')\n\
-    s3.create_bucket(Bucket='our-bakery')\n";
+    s3.create_bucket(Bucket=sys.argv[1])\n";
 
 struct Bakery {
     cloud: StandIn,
     yard: Yard,
     base: String,
+    /// Names of buckets are everybody's.
+    bucket: String,
 }
 
 impl Bakery {
@@ -38,10 +40,12 @@ impl Bakery {
         let disk = yard.path().join("root.raw");
         root_disk(&disk);
         let image = json!({ "name": "base", "disk": disk, "holes": true });
+        let bucket = format!("bakery-{}", cloud.account());
         let (base, _) = cloud.seed_image(cloud.account(), image);
-        let made = Command::new(python()).args(["-c", SETUP]).envs(cloud.environment()).output().unwrap();
+        let made =
+            Command::new(python()).args(["-c", SETUP, &bucket]).envs(cloud.environment()).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Some(Self { cloud, yard, base })
+        Some(Self { cloud, yard, base, bucket })
     }
 
     fn recipe(&self, launch: &str, steps: &str) {
@@ -49,9 +53,9 @@ impl Bakery {
             "web",
             &format!(
                 "version: 1\nname: web\narchitecture: x86_64\nbase: {{ image: {} }}\nmethod: launch\n\
-                 launch: {{ profile: baker, bucket: our-bakery{launch} }}\nprovision:\n{steps}\
+                 launch: {{ profile: baker, bucket: {}{launch} }}\nprovision:\n{steps}\
                  image: {{ name: \"web-1\" }}\n",
-                self.base
+                self.base, self.bucket
             ),
         );
         self.yard.file("web", "rootfs/srv/page", "hello");
@@ -76,8 +80,14 @@ impl Bakery {
 
     /// What the account holds that costs something; instances that ended are forgotten by EC2 itself.
     fn held(&self) -> Value {
+        let ended = |one: &Value| one["state"] == "terminated";
+        let began = Instant::now();
+        let ending = |state: &Value| state["instances"].to_string().contains("shutting-down");
         let mut state = self.cloud.state();
-        let ended = |one: &Value| one["state"] == "terminated" || one["state"] == "shutting-down";
+        while ending(&state) && began.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(200));
+            state = self.cloud.state();
+        }
         if let Some(instances) = state["instances"].as_object_mut() {
             instances.retain(|_, one| !ended(one));
         }
