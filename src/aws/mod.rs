@@ -67,7 +67,7 @@ impl std::fmt::Debug for Fixed {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error(
-        "no region is set: give --region, or set AWS_REGION, or a region in the profile (`aws configure`)"
+        "no region is set: give --region, or set AWS_REGION, or a region in the profile (`aws configure`); --local works without AWS"
     )]
     NoRegion,
     #[error("`{0}` is no region; one looks like eu-west-1")]

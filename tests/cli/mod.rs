@@ -61,13 +61,18 @@ fn a_record_that_cannot_be_read_is_refused() {
     }
 }
 
-/// Without --local there is no cloud yet, and the program says so.
+/// Without --local and without a region there is no cloud, and the program says which there are.
 #[test]
 fn without_a_cloud_the_program_says_which_there_is() {
     let yard = Yard::new();
     yard.recipe("web", RECIPE);
-    let said: crate::yard::Said =
-        yard.command().env_remove("BAKEHOUSE_LOCAL").args(["plan", "web"]).output().unwrap().into();
+    let mut command = yard.command();
+    for name in ["BAKEHOUSE_LOCAL", "BAKEHOUSE_REGION", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"] {
+        command.env_remove(name);
+    }
+    // No profile of the user who runs the tests.
+    command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_EC2_METADATA_DISABLED", "true");
+    let said: crate::yard::Said = command.args(["plan", "web"]).output().unwrap().into();
     assert!(said.code(2).err.contains("--local"));
 }
 
