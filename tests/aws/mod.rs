@@ -1,6 +1,7 @@
 //! The stand-in of AWS: moto with what it lacks, in Python below `stand_in/`, and what a test of ours has of it. README.md
 //! says what it is, and what it is not.
 
+#![expect(clippy::disallowed_methods, reason = "programs are started here as a user starts them")]
 #![allow(dead_code, reason = "most tests that ask for it are those of the feature aws")]
 
 mod fixture;

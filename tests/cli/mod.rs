@@ -1,5 +1,7 @@
 //! The command line as a user meets it, where no bake is needed: results, messages and exit codes.
 
+#![expect(clippy::disallowed_methods, reason = "programs are started here as a user starts them")]
+
 mod snapshot;
 
 use std::fs;

@@ -108,7 +108,7 @@ fn what_is_stored_is_what_was_asked_for() {
     let (shorter, _, id) = put(&yard, &["disk.raw", "--parent", &parent]);
     assert_eq!(shorter, 1 + 2);
     let back = download(&yard, &id, "shorter.raw");
-    assert!(back[3 * BLOCK as usize..].iter().all(|byte| *byte == 0));
+    assert!(back[3 * usize::try_from(BLOCK).unwrap()..].iter().all(|byte| *byte == 0));
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_disk_goes_to_aws_and_back_by_few_permissions() {
     run(&["download", child, "back.raw"]).ok();
     assert_eq!(aws.told_faults()[0]["struck"], 5);
     let (back, original) = (fs::read(yard.path().join("back.raw")), fs::read(yard.path().join("disk.raw")));
-    assert!(back.unwrap()[..SIZE as usize] == original.unwrap()[..]);
+    assert!(back.unwrap()[..usize::try_from(SIZE).unwrap()] == original.unwrap()[..]);
     assert_eq!(held(), 2);
     let operations = aws.operations();
     let few = |name: &String| {
