@@ -1,4 +1,4 @@
-//! The least IAM policy of a recipe's stages: pure, from the recipe and the place alone. [`table`] says which action each
+//! The least IAM policy of a recipe's stages: pure, from the recipe and the place alone. `table` says which action each
 //! call needs, on what, and why; this file picks what a recipe needs of it and writes it as IAM reads it. Asks no cloud.
 
 mod needs;
