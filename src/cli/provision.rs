@@ -175,27 +175,24 @@ async fn provisioned(args: &Args, reporter: &Reporter, stop: &Stop) -> anyhow::R
         esp: EspAccess::Full,
         ..StepContext::new(&recipe)
     };
-    loop {
-        // Up to the next reboot.
-        let rest = bundle.steps.iter().enumerate().skip(progress.next);
-        let reboot = rest.into_iter().find(|(_, step)| matches!(step, Step::Reboot(_))).map(|(at, _)| at);
-        let until = reboot.filter(|_| args.is_machine()).unwrap_or(bundle.steps.len());
-        let context = StepContext { from: progress.next, ..context.clone() };
-        let ran = steps(args, &bundle.steps, until, &context).await?;
-        match ran {
-            Ok(done) => progress.timings.extend(done),
-            Err(failed) => return Ok(failure(failed, progress.timings, reporter)),
-        }
-        if until < bundle.steps.len() {
-            reporter.note(format!("step {}: the machine is rebooted", until + 1));
-            progress.next = until + 1;
-            file::replace(&kept, &serde_json::to_vec(&progress)?, 0o600)?;
-            return Ok(Outcome { end: OutcomeEnd::Reboot, timings: progress.timings });
-        }
-        let dir = RootDir::open(&args.root)?;
-        let installed = installed(&dir, stop).await?;
-        return Ok(Outcome { end: OutcomeEnd::Done(installed), timings: progress.timings });
+    // Up to the next reboot.
+    let rest = bundle.steps.iter().enumerate().skip(progress.next);
+    let reboot = rest.into_iter().find(|(_, step)| matches!(step, Step::Reboot(_))).map(|(at, _)| at);
+    let until = reboot.filter(|_| args.is_machine()).unwrap_or(bundle.steps.len());
+    let context = StepContext { from: progress.next, ..context };
+    match steps(args, &bundle.steps, until, &context).await? {
+        Ok(done) => progress.timings.extend(done),
+        Err(failed) => return Ok(failure(failed, progress.timings, reporter)),
     }
+    if until < bundle.steps.len() {
+        reporter.note(format!("step {}: the machine is rebooted", until + 1));
+        progress.next = until + 1;
+        file::replace(&kept, &serde_json::to_vec(&progress)?, 0o600)?;
+        return Ok(Outcome { end: OutcomeEnd::Reboot, timings: progress.timings });
+    }
+    let dir = RootDir::open(&args.root)?;
+    let installed = installed(&dir, stop).await?;
+    Ok(Outcome { end: OutcomeEnd::Done(installed), timings: progress.timings })
 }
 
 /// Runs the steps up to one.
