@@ -67,6 +67,8 @@ pub enum On {
     CommandDocument,
     /// Objects of bakes in the bucket that the recipe names.
     Objects,
+    /// The bucket itself.
+    Buckets,
     Repositories,
 }
 
@@ -121,6 +123,10 @@ impl On {
                 let arn = |bucket: &String| format!("arn:{}:s3:::{bucket}/bakehouse/*", scope.partition());
                 needs.buckets.iter().map(arn).collect()
             }
+            Self::Buckets => {
+                let arn = |bucket: &String| format!("arn:{}:s3:::{bucket}", scope.partition());
+                needs.buckets.iter().map(arn).collect()
+            }
             Self::Repositories => {
                 needs.repositories.iter().map(|name| own("ecr", &format!("repository/{name}"))).collect()
             }
@@ -157,6 +163,8 @@ pub enum Only {
     GrantsToAws,
     /// The role goes to EC2.
     PassedToEc2,
+    /// Only what lies where bakes put it is listed.
+    Below,
 }
 
 /// A condition: its operator, its key, its value.
@@ -189,6 +197,7 @@ impl Only {
                 ("StringLike", "kms:ViaService".to_owned(), json!([service, direct]))
             }
             Self::GrantsToAws => ("Bool", "kms:GrantIsForAWSResource".to_owned(), json!("true")),
+            Self::Below => ("StringLike", "s3:prefix".to_owned(), json!("bakehouse/*")),
             Self::PassedToEc2 => {
                 ("StringLike", "iam:PassedToService".to_owned(), json!("ec2.amazonaws.com*"))
             }

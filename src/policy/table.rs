@@ -332,6 +332,12 @@ pub const STATEMENTS: &[Statement] = &[
         only: &[],
         grants: &[
             call("s3:PutObject", &[Launch], "SAR, Amazon S3: object*"),
+            implied(
+                "s3:PutObjectTagging",
+                &["s3:PutObject"],
+                &[Launch],
+                "S3 API, PutObject: with x-amz-tagging it needs s3:PutObjectTagging",
+            ),
             // The instance reads by addresses that are signed with these credentials.
             call(
                 "s3:GetObject",
@@ -339,6 +345,27 @@ pub const STATEMENTS: &[Statement] = &[
                 "SAR, Amazon S3: object*; presigned addresses have the signer's permissions",
             ),
             call("s3:DeleteObject", &[Launch], "SAR, Amazon S3: object*"),
+        ],
+    },
+    // What SSM wrote below a bake's prefix is found so; and without it S3 calls an object that is not there yet a denied one.
+    Statement {
+        sid: "ListFiles",
+        on: On::Buckets,
+        only: &[Only::Below],
+        grants: &[call(
+            "s3:ListBucket",
+            &[Launch],
+            "SAR, Amazon S3: bucket*, s3:prefix; S3 API, ListObjectsV2 and GetObject",
+        )],
+    },
+    // Digests of the blocks, for the record.
+    Statement {
+        sid: "ReadCreated",
+        on: On::Snapshots,
+        only: &[Only::OfFamily],
+        grants: &[
+            call("ebs:ListSnapshotBlocks", &[Launch], "SAR, Amazon Elastic Block Store: snapshot*; EBS-P"),
+            call("ebs:GetSnapshotBlock", &[Launch], "SAR, Amazon Elastic Block Store: snapshot*; EBS-P"),
         ],
     },
     Statement {

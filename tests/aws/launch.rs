@@ -22,16 +22,16 @@ const SETUP: &str = "import boto3, sys\n\
     iam.add_role_to_instance_profile(InstanceProfileName='baker', RoleName='baker')\n\
     s3.create_bucket(Bucket=sys.argv[1])\n";
 
-struct Bakery {
-    cloud: StandIn,
-    yard: Yard,
-    base: String,
+pub(super) struct Bakery {
+    pub cloud: StandIn,
+    pub yard: Yard,
+    pub base: String,
     /// Names of buckets are everybody's.
-    bucket: String,
+    pub bucket: String,
 }
 
 impl Bakery {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         if !gate::has_root(&["/usr/bin/busybox", "mke2fs", "nsenter", "setpriv", "debugfs"]) {
             return None;
         }

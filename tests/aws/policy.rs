@@ -1,19 +1,29 @@
 //! `bakehouse policy` against the calls that whole bakes make: nothing that they call is missing, nothing is allowed that no
 //! bake calls. Conditions are judged as IAM would judge them, as far as the stand-in knows the tags.
 
+#![expect(clippy::disallowed_methods, reason = "a test without a runtime sleeps")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use bakehouse::policy::{By, FREE, STATEMENTS};
 use serde_json::{Value, json};
 
 use super::StandIn;
 use super::fixture::REGION;
+use super::launch::Bakery;
 use crate::yard::{Said, Yard};
 
-/// Allowed, but called only on ways that no bake here takes: where an image lost its billing or an import failed, and where
-/// the account encrypts by default.
-const SELDOM: [&str; 2] = ["ec2:DeregisterImage", "ec2:GetEbsDefaultKmsKeyId"];
+/// Allowed, but called only on ways that no bake here takes: where an image lost its billing or an import failed, where
+/// the account encrypts by default, where an instance does not turn itself off, and where a bake is stopped while a command
+/// runs.
+const SELDOM: [&str; 4] =
+    ["ec2:DeregisterImage", "ec2:GetEbsDefaultKmsKeyId", "ec2:StopInstances", "ssm:CancelCommand"];
+
+/// The commit of a bake that registers.
+const REGISTER: &str = "call:RegisterImage#1:before:denied";
 
 fn run(yard: &Yard, cloud: &StandIn, args: &[&str]) -> Said {
     let mut command = yard.command();
@@ -74,6 +84,8 @@ struct Call<'a> {
     resource: Option<&'a BTreeMap<String, String>>,
     request: &'a BTreeMap<String, String>,
     made_by: Option<&'a str>,
+    /// Of a listing of objects.
+    prefix: Option<&'a str>,
 }
 
 fn holds(operator: &str, key: &str, wanted: &Value, call: &Call<'_>) -> bool {
@@ -91,6 +103,9 @@ fn holds(operator: &str, key: &str, wanted: &Value, call: &Call<'_>) -> bool {
         return call.made_by.is_some_and(wants);
     } else if key == "aws:TagKeys" {
         return call.request.keys().all(|key| wants(key));
+    } else if key == "s3:prefix" {
+        let folder = wanted.as_str().and_then(|wanted| wanted.strip_suffix('*')).unwrap();
+        return call.prefix.is_some_and(|prefix| prefix.starts_with(folder));
     } else {
         // Keys and roles are not used in these bakes.
         return true;
@@ -130,16 +145,17 @@ fn judge(cloud: &StandIn, from: usize, policy: &Value, tags: &Tags) -> BTreeSet<
         }
         let request = request_tags(&exchange["parameters"]);
         let named = ids(&exchange["parameters"]);
+        let prefix = exchange["parameters"]["Prefix"].as_str();
         let known: Vec<_> = named.iter().filter_map(|id| tags.0.get(id)).collect();
         // A call that makes something has its conditions on that; one on several things must be allowed on each.
         let each: Vec<_> = if known.is_empty() { vec![None] } else { known.into_iter().map(Some).collect() };
         for resource in each {
-            let call = Call { resource, request: &request, made_by: None };
+            let call = Call { resource, request: &request, made_by: None, prefix };
             assert!(allows(policy, &action, &call), "{action} is not allowed: {exchange}\n{policy:#}");
         }
         let operation = exchange["operation"].as_str().unwrap();
         if !request.is_empty() && operation != "CreateTags" && operation != "DeleteTags" {
-            let call = Call { resource: None, request: &request, made_by: Some(operation) };
+            let call = Call { resource: None, request: &request, made_by: Some(operation), prefix };
             assert!(allows(policy, "ec2:CreateTags", &call), "tags of {action} are not allowed: {exchange}");
         }
         called.insert(action);
@@ -149,7 +165,7 @@ fn judge(cloud: &StandIn, from: usize, policy: &Value, tags: &Tags) -> BTreeSet<
 
 /// Bakes and gives the actions that the policy allows and no call needed.
 #[track_caller]
-fn bake(yard: &Yard, cloud: &StandIn, recipe: &str, more: &[&str]) -> BTreeSet<String> {
+fn bake(yard: &Yard, cloud: &StandIn, recipe: &str, more: &[&str], fault: &str) -> BTreeSet<String> {
     let asked =
         [&["policy", recipe, "--region", REGION, "--account", cloud.account(), "--for", "bake"], more]
             .concat();
@@ -159,11 +175,11 @@ fn bake(yard: &Yard, cloud: &StandIn, recipe: &str, more: &[&str]) -> BTreeSet<S
     run(yard, cloud, &["bake", recipe]).ok();
     tags.look(cloud);
     let mut called = judge(cloud, from, &policy, &tags);
-    // The same with an error at the commit: what was made is taken away.
+    // The same with an error at the commit: what was made is taken away. In another second, which is in the image's name.
+    thread::sleep(Duration::from_secs(1));
     let from = cloud.exchanges().len();
     let mut failing = yard.command();
     failing.env_remove("BAKEHOUSE_LOCAL").envs(cloud.environment()).env("BAKEHOUSE_AWS_SETTLES", "1s");
-    let fault = "call:RegisterImage#1:before:denied";
     let failed: Said =
         failing.env("BAKEHOUSE_FAULT", fault).args(["bake", recipe, "--fresh"]).output().unwrap().into();
     assert!(failed.code == 5 && failed.err.contains("nothing was left behind"), "{}", failed.err);
@@ -186,8 +202,8 @@ fn bake(yard: &Yard, cloud: &StandIn, recipe: &str, more: &[&str]) -> BTreeSet<S
 fn a_policy_allows_what_bakes_call_and_nothing_besides() {
     let Some(yard) = Yard::small() else { return };
     let cloud = StandIn::start();
-    assert_eq!(bake(&yard, &cloud, "small", &[]), BTreeSet::new(), "a disk file");
-    assert_eq!(bake(&yard, &cloud, "direct", &[]), BTreeSet::new(), "a child of a family");
+    assert_eq!(bake(&yard, &cloud, "small", &[], REGISTER), BTreeSet::new(), "a disk file");
+    assert_eq!(bake(&yard, &cloud, "direct", &[], REGISTER), BTreeSet::new(), "a child of a family");
     let vendor = cloud.other_account(1);
     let disk = yard.path().join("scratch/disk.raw");
     let (image, _) = seed(&cloud, &vendor, &disk);
@@ -199,8 +215,26 @@ fn a_policy_allows_what_bakes_call_and_nothing_besides() {
             "provision:\n  - shell: { run: 'echo made >/etc/by' }\n",
         ),
     );
-    assert_eq!(bake(&yard, &cloud, "foreign", &["--base", "foreign"]), BTreeSet::new(), "a foreign image");
+    assert_eq!(
+        bake(&yard, &cloud, "foreign", &["--base", "foreign"], REGISTER),
+        BTreeSet::new(),
+        "a foreign image"
+    );
     cloud.finish();
+}
+
+/// Also where the image is there already, and everything is undone.
+#[test]
+fn a_policy_allows_what_a_launch_calls_and_nothing_besides() {
+    let Some(bakery) = Bakery::new() else { return };
+    let (yard, cloud) = (&bakery.yard, &bakery.cloud);
+    let steps = "provision:\n  - shell: { run: 'yes a-line-of-output | head -n 4000' }\n";
+    let launch = format!("method: launch\nlaunch: {{ profile: baker, bucket: {} }}\n{steps}", bakery.bucket);
+    let base = format!("{{ image: {} }}", bakery.base);
+    yard.recipe("web", &crate::yard::small::recipe("web", &base, &launch));
+    let unused = bake(yard, cloud, "web", &[], "call:DeleteTags#1:before:denied");
+    assert_eq!(unused, BTreeSet::new());
+    bakery.cloud.finish();
 }
 
 fn seed(cloud: &StandIn, account: &str, disk: &Path) -> (String, String) {

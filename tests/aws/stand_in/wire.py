@@ -242,7 +242,7 @@ def from_query(shape, node, path, wrong, ec2):
 
 @functools.cache
 def routes_of(model):
-    """(method, pattern of the path, fixed query keys, operation) of every REST operation."""
+    """(method, pattern of the path, fixed query keys, query keys that it needs, operation) of every REST operation."""
     routes = []
     for name in model.operation_names:
         operation = model.operation_model(name)
@@ -251,7 +251,13 @@ def routes_of(model):
         pattern = re.sub(r"\\\{(\w+)\\\+\\\}", r"(?P<\1>.+)", pattern)
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern)
         fixed = {k for k, _ in urllib.parse.parse_qsl(query, keep_blank_values=True)}
-        routes.append((operation.http["method"], re.compile(f"^{pattern}/?$"), fixed, operation))
+        # Of two operations on one path (DeleteObject, AbortMultipartUpload) one cannot be without a parameter.
+        needed = {
+            member.serialization.get("name", name)
+            for name, member in (operation.input_shape.members.items() if operation.input_shape else ())
+            if name in operation.input_shape.required_members and member.serialization.get("location") == "querystring"
+        }
+        routes.append((operation.http["method"], re.compile(f"^{pattern}/?$"), fixed, needed, operation))
     return routes
 
 
@@ -260,12 +266,14 @@ def route(model, method, target):
     path, _, query = target.partition("?")
     pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
     keys = {k for k, _ in pairs}
+    # How an SDK names the operation, where the path does not tell it (PutObject, CopyObject).
+    said = dict(pairs).get("x-id")
     best = None
-    for its_method, pattern, fixed, operation in routes_of(model):
+    for its_method, pattern, fixed, needed, operation in routes_of(model):
         found = pattern.match(path) if its_method == method else None
-        if not found or not fixed <= keys:
+        if not found or not (fixed | needed) <= keys:
             continue
-        score = (len(fixed), -len(found.groupdict()))
+        score = (operation.name == said, len(fixed | needed), -len(found.groupdict()))
         if best is None or score > best[0]:
             labels = {k: urllib.parse.unquote(v) for k, v in found.groupdict().items()}
             best = (score, operation, labels, [(k, v) for k, v in pairs if k not in fixed])
