@@ -15,7 +15,7 @@ use crate::image::{self, ImagePlace, Record, RegisterError};
 use crate::ledger::{End, Header, Ledger, Left, Undo};
 use crate::method::{self, BakeCause, Bench, WorkDir, keep, orphans};
 use crate::plan::preflight::Verdict;
-use crate::plan::{LONGEST, Plan};
+use crate::plan::{LONGEST, MethodKind, Plan};
 use crate::recipe::Span;
 use crate::report::{JsonLines, Timing};
 
@@ -100,10 +100,23 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         plan.check_name()
             .map_err(|error| Failure::Input(format!("{}: {}", loaded.file.display(), chain(&error))))?;
         preflight(&plan)?;
+        if args.on_failure == OnFailure::Keep && plan.method == MethodKind::Launch {
+            return Err(no_root_to_keep(&plan, &loaded.file).into());
+        }
         let baking =
             Baking { session, global, args, recipe_dir: absolute(&loaded.dir), recipe: loaded.digest.hex() };
         baking.bake(plan, out, None).await
     })
+}
+
+/// An instance of the method launch is always ended, and its root with it.
+fn no_root_to_keep(plan: &Plan, recipe: &Path) -> Failure {
+    Failure::Input(format!(
+        "--on-failure keep: {} is baked by the method launch ({}), which keeps no root: its instance is always ended. \
+         Leave the option out (BAKEHOUSE_ON_FAILURE too); the error and events.jsonl have what the step wrote",
+        recipe.display(),
+        plan.why
+    ))
 }
 
 /// That nothing is known which would make the bake fail. All of it is told.

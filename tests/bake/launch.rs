@@ -9,7 +9,7 @@ const STEPS: &str = "provision:\n  \
     - files: { from: rootfs/, to: /, owner: root, mode: \"0644\" }\n  \
     - shell: { run: 'cp /proc/sys/kernel/random/boot_id /var/first; yes line | head -n 3000; (sleep 1000 &)' }\n  \
     - reboot: {}\n  \
-    - shell: { run: 'mkdir -p /opt/app; echo \"$(id -u) $PATH\" >/opt/app/who; cp /proc/sys/kernel/random/boot_id /var/second' }\n  \
+    - shell: { run: 'mkdir -p /opt/app; echo \"$(id -u) $PATH\" >/opt/app/who; cp /proc/sys/kernel/random/boot_id /var/second' }\n\
     checks:\n  - file: { path: /srv/page, contains: hello }\n\
     boot: { within: 10m }\n";
 
@@ -89,5 +89,35 @@ fn a_step_that_fails_on_an_instance_leaves_nothing() {
         assert!(said.err.contains(part), "{part}: {}", said.err);
     }
     assert_eq!(yard.snapshots(), before);
+    yard.assert_nothing_left();
+}
+
+/// An instance is ended in any case, so that there is no root to keep; ansible-playbook reaches none.
+#[test]
+fn what_an_instance_cannot_do_is_refused_before_it_is_launched() {
+    let Some(yard) = Yard::small() else { return };
+    yard.recipe(
+        "kept",
+        &crate::yard::small::recipe(
+            "kept",
+            "{ family: small }",
+            "method: launch\nprovision:\n  - shell: { run: 'true' }\n",
+        ),
+    );
+    let said = yard.bake("kept", &["--on-failure", "keep"]).code(2);
+    for part in ["--on-failure keep", "kept/bake.yml", "the recipe asks for it"] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    yard.recipe(
+        "plays",
+        &crate::yard::small::recipe(
+            "plays",
+            "{ family: small }",
+            "method: launch\nprovision:\n  - ansible: { playbook: site.yml }\n",
+        ),
+    );
+    yard.file("plays", "site.yml", "- hosts: all\n");
+    let said = yard.bake("plays", &[]).code(2);
+    assert!(said.err.contains("plays/bake.yml:") && said.err.contains("reaches no instance"), "{}", said.err);
     yard.assert_nothing_left();
 }

@@ -43,11 +43,6 @@ async fn bake(plan: &Plan, bench: &Bench) -> Result<Baked, BakeCause> {
     let BasePlan::Image { id: base, .. } = &plan.base else {
         return Err(BakeCause::Other { what: "the launch method needs an image as its base".to_owned() });
     };
-    if bench.keep.is_some() {
-        bench
-            .reporter
-            .warning("--on-failure keep has no effect: an instance of the method launch is always ended");
-    }
     let launch = plan.launch.clone().unwrap_or_default();
     let local = bench.cloud.place.partition == Partition::local();
     let mut timings = Vec::new();
