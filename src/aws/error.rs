@@ -19,7 +19,7 @@ const SHOWN: usize = 200;
 
 /// Codes that mean the same in every operation.
 #[rustfmt::skip]
-const KINDS: [(&str, ErrorKind); 61] = [
+const KINDS: [(&str, ErrorKind); 60] = [
     // Throttling: EC2, then the other services, then S3 (SDK guide, "retry behavior"; EBS and SSM API models).
     ("RequestLimitExceeded", ErrorKind::Throttled),
     ("Throttling", ErrorKind::Throttled),
@@ -70,7 +70,6 @@ const KINDS: [(&str, ErrorKind); 61] = [
     ("InsufficientReservedInstanceCapacity", ErrorKind::Capacity),
     ("InsufficientCapacityOnHost", ErrorKind::Capacity),
     ("SpotMaxPriceTooLow", ErrorKind::Capacity),
-    ("Unsupported", ErrorKind::Capacity),
     // Taken.
     ("ConflictException", ErrorKind::Exists),
     ("IdempotentParameterMismatch", ErrorKind::Exists),
@@ -109,19 +108,30 @@ const ENDINGS: [(&str, ErrorKind); 10] = [
 
 /// Codes that mean something else in one operation.
 #[rustfmt::skip]
-const HERE: [(&str, &str, ErrorKind); 8] = [
-    // A snapshot that was just started is unknown to the blocks' store for up to two minutes (awslabs/coldsnap#43).
-    ("PutSnapshotBlock", "ResourceNotFoundException", ErrorKind::NotYet),
-    ("CompleteSnapshot", "ResourceNotFoundException", ErrorKind::NotYet),
+const HERE: [(&str, &str, ErrorKind); 7] = [
     // SendCommand's invocation is there a little later; so is an instance whose agent just came up.
     ("GetCommandInvocation", "InvocationDoesNotExist", ErrorKind::NotYet),
     ("SendCommand", "InvalidInstanceId", ErrorKind::NotYet),
+    // The zone has no such type: another type may do. Of other operations it says that they cannot do what is asked.
+    ("RunInstances", "Unsupported", ErrorKind::Capacity),
     // An instance profile that was just made is unknown to EC2 for seconds, but nothing here makes one.
     ("RunInstances", "InvalidParameterCombination", ErrorKind::Invalid),
     // 50 per parameter's version (SSM API model): older ones must be moved, the quota cannot be raised by waiting.
     ("LabelParameterVersion", "ParameterVersionLabelLimitExceeded", ErrorKind::Quota),
     ("PutParameter", "ParameterMaxVersionLimitExceeded", ErrorKind::Quota),
     ("StartSnapshot", "ConcurrentLimitExceededException", ErrorKind::Quota),
+];
+
+/// Codes of which their `Reason` says more (EBS direct API model, ValidationExceptionReason and
+/// ResourceNotFoundExceptionReason).
+#[rustfmt::skip]
+const REASONS: [(&str, &str, &str, ErrorKind); 3] = [
+    // A snapshot that was just started is unknown to the blocks' store for up to two minutes (awslabs/coldsnap#43). Its
+    // key or its parent is not: that a `DEPENDENCY_RESOURCE_NOT_FOUND` tells.
+    ("PutSnapshotBlock", "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", ErrorKind::NotYet),
+    ("CompleteSnapshot", "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", ErrorKind::NotYet),
+    // The block came too slowly, and comes again.
+    ("PutSnapshotBlock", "ValidationException", "WRITE_REQUEST_TIMEOUT", ErrorKind::Transient),
 ];
 
 /// The seam's error for one of the SDK's.
@@ -144,7 +154,9 @@ where
             let request = said.extra(REQUEST_ID).map(str::to_owned).or_else(|| request_id(answer.raw()));
             match said.code() {
                 Some(code) => {
-                    answered(operation, place, Answer { status, code, text: said.message(), request })
+                    let reason = reason(answer.raw());
+                    let reason = reason.as_deref();
+                    answered(operation, place, Answer { status, code, reason, text: said.message(), request })
                 }
                 None => unreadable(operation, place, status, answer.raw(), request),
             }
@@ -180,13 +192,14 @@ where
 struct Answer<'a> {
     status: u16,
     code: &'a str,
+    reason: Option<&'a str>,
     text: Option<&'a str>,
     request: Option<String>,
 }
 
 fn answered(operation: &'static str, place: &Place, answer: Answer<'_>) -> CloudError {
-    let Answer { status, code, text, request } = answer;
-    let kind = kind(operation, code, status);
+    let Answer { status, code, reason, text, request } = answer;
+    let kind = kind(operation, code, reason, status);
     let text = text.unwrap_or("no reason is given");
     let mut error = CloudError::new(kind, operation, place, format!("{code}: {text}")).with_code(code);
     error.request_id = request;
@@ -209,6 +222,16 @@ fn unreadable(
     let mut error = CloudError::new(kind, operation, place, text);
     error.request_id = request;
     error
+}
+
+/// The `Reason` beside the message, where the service writes JSON and gives one.
+fn reason(raw: &HttpResponse) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        #[serde(rename = "Reason")]
+        reason: Option<String>,
+    }
+    serde_json::from_slice::<Body>(raw.body().bytes()?).ok()?.reason
 }
 
 fn request_id(raw: &HttpResponse) -> Option<String> {
@@ -238,7 +261,7 @@ fn without_credentials(
             return Some(answered(
                 "AssumeRole",
                 place,
-                Answer { status, code, text: said.message(), request },
+                Answer { status, code, reason: None, text: said.message(), request },
             ));
         }
         found = found.or(current.downcast_ref());
@@ -254,13 +277,21 @@ fn without_credentials(
 }
 
 /// What a code means. The status decides where no table knows it.
-fn kind(operation: &str, code: &str, status: u16) -> ErrorKind {
+fn kind(operation: &str, code: &str, reason: Option<&str>, status: u16) -> ErrorKind {
     // Some services put a namespace before it, or `Client.` as CloudTrail does.
     let code = code.rsplit(['#', ':']).next().unwrap_or(code).trim_start_matches("Client.");
-    let here = HERE.iter().find(|(of, known, _)| *of == operation && *known == code).map(|(_, _, kind)| kind);
+    let of_reason = || {
+        let reason = reason?;
+        let known = |(of, known, said, _): &&(&str, &str, &str, ErrorKind)| {
+            *of == operation && *known == code && *said == reason
+        };
+        REASONS.iter().find(known).map(|(.., kind)| kind)
+    };
+    let here =
+        || HERE.iter().find(|(of, known, _)| *of == operation && *known == code).map(|(_, _, kind)| kind);
     let known = || KINDS.iter().find(|(known, _)| *known == code).map(|(_, kind)| kind);
     let ending = || ENDINGS.iter().find(|(ending, _)| code.ends_with(ending)).map(|(_, kind)| kind);
-    match here.or_else(known).or_else(ending) {
+    match of_reason().or_else(here).or_else(known).or_else(ending) {
         Some(kind) => *kind,
         None if status >= 500 => ErrorKind::Transient,
         None if status == 429 => ErrorKind::Throttled,
@@ -298,9 +329,10 @@ mod tests {
             ("DeleteSnapshot", "InvalidSnapshot.NotFound", 400, ErrorKind::NotFound),
             ("DescribeImages", "InvalidAMIID.NotFound", 400, ErrorKind::NotFound),
             ("DescribeInstances", "InvalidInstanceID.NotFound", 400, ErrorKind::NotFound),
-            ("PutSnapshotBlock", "ResourceNotFoundException", 404, ErrorKind::NotYet),
             ("ListSnapshotBlocks", "ResourceNotFoundException", 404, ErrorKind::NotFound),
             ("RunInstances", "InsufficientInstanceCapacity", 500, ErrorKind::Capacity),
+            ("RunInstances", "Unsupported", 400, ErrorKind::Capacity),
+            ("CreateImage", "Unsupported", 400, ErrorKind::Invalid),
             ("RunInstances", "VcpuLimitExceeded", 400, ErrorKind::Quota),
             ("CopyImage", "ResourceLimitExceeded", 400, ErrorKind::Quota),
             ("CreateTags", "TagLimitExceeded", 400, ErrorKind::Invalid),
@@ -313,8 +345,38 @@ mod tests {
             ("RegisterImage", "NobodyKnowsThis", 302, ErrorKind::Unknown),
         ];
         for (operation, code, status, wanted) in cases {
-            assert_eq!(kind(operation, code, status), wanted, "{operation} {code} {status}");
+            assert_eq!(kind(operation, code, None, status), wanted, "{operation} {code} {status}");
         }
+    }
+
+    #[test]
+    fn a_reason_says_more_than_its_code() {
+        let cases = [
+            ("PutSnapshotBlock", "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", ErrorKind::NotYet),
+            ("CompleteSnapshot", "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", ErrorKind::NotYet),
+            (
+                "PutSnapshotBlock",
+                "ResourceNotFoundException",
+                "DEPENDENCY_RESOURCE_NOT_FOUND",
+                ErrorKind::NotFound,
+            ),
+            ("ListSnapshotBlocks", "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", ErrorKind::NotFound),
+            ("StartSnapshot", "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", ErrorKind::NotFound),
+            ("PutSnapshotBlock", "ValidationException", "WRITE_REQUEST_TIMEOUT", ErrorKind::Transient),
+            ("PutSnapshotBlock", "ValidationException", "INVALID_BLOCK", ErrorKind::Invalid),
+        ];
+        for (operation, code, reason, wanted) in cases {
+            assert_eq!(kind(operation, code, Some(reason), 400), wanted, "{operation} {code} {reason}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_read_from_the_answer() {
+        let said = |body: &'static str| reason(&HttpResponse::new(400.try_into().unwrap(), body.into()));
+        let timed_out = r#"{"Message":"too slow","Reason":"WRITE_REQUEST_TIMEOUT"}"#;
+        assert_eq!(said(timed_out).as_deref(), Some("WRITE_REQUEST_TIMEOUT"));
+        assert_eq!(said(r#"{"Message":"no"}"#), None);
+        assert_eq!(said("<Error><Code>SlowDown</Code></Error>"), None);
     }
 
     #[test]
@@ -330,6 +392,7 @@ mod tests {
         let answer = Answer {
             status: 403,
             code: "UnauthorizedOperation",
+            reason: None,
             text: Some("You are not authorized to perform this operation."),
             request: Some("59dbff89-35bd-4eac-99ed-be587EXAMPLE".to_owned()),
         };

@@ -5,6 +5,7 @@ use aws_sdk_ec2::error::SdkError;
 use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_types::service_config::ServiceConfigKey;
 use jiff::Timestamp;
 
 use super::error;
@@ -25,8 +26,7 @@ pub(super) struct AwsPlace {
 
 impl AwsPlace {
     pub(super) fn new(config: &SdkConfig, place: &Place) -> Self {
-        // An endpoint of one's own has no name for each bucket.
-        let own = config.endpoint_url().is_some();
+        let own = has_own_s3(config);
         let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(own).build();
         Self {
             place: place.clone(),
@@ -55,6 +55,16 @@ impl AwsPlace {
     pub(super) fn odd(&self, operation: &'static str, what: &str) -> CloudError {
         CloudError::new(ErrorKind::Unknown, operation, &self.place, format!("the answer has {what}"))
     }
+}
+
+/// Whether S3 is at an endpoint of one's own, which has no name for each bucket: one for all services, or the
+/// `AWS_ENDPOINT_URL_S3` of the environment and the profile, under the names by which the SDK's client asks for it.
+fn has_own_s3(config: &SdkConfig) -> bool {
+    let key = || {
+        ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build()
+    };
+    let own = || config.service_config().zip(key().ok()).and_then(|(all, key)| all.load_config(key));
+    config.endpoint_url().is_some() || own().is_some()
 }
 
 pub(super) fn ec2_tags(tags: &Tags) -> Vec<Tag> {
@@ -106,7 +116,29 @@ pub(super) fn timestamp(time: &aws_smithy_types::DateTime) -> Option<Timestamp> 
 
 #[cfg(test)]
 mod tests {
+    use aws_types::service_config::LoadServiceConfig;
+
     use super::*;
+
+    /// An environment with an endpoint of one service.
+    #[derive(Debug)]
+    struct Endpoint(&'static str);
+
+    impl LoadServiceConfig for Endpoint {
+        fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+            let asked = (key.service_id(), key.env(), key.profile());
+            (asked == (self.0, "AWS_ENDPOINT_URL", "endpoint_url")).then(|| "http://127.0.0.1:1".to_owned())
+        }
+    }
+
+    #[test]
+    fn an_endpoint_of_s3_is_known_whichever_way_it_is_set() {
+        let of = |service| SdkConfig::builder().service_config(Endpoint(service)).build();
+        assert!(has_own_s3(&of("S3")));
+        assert!(!has_own_s3(&of("EC2")));
+        assert!(!has_own_s3(&SdkConfig::builder().build()));
+        assert!(has_own_s3(&SdkConfig::builder().endpoint_url("http://127.0.0.1:1").build()));
+    }
 
     #[test]
     fn a_tag_is_asked_for_as_it_is() {

@@ -1,6 +1,8 @@
 //! Which cloud a verb works on: the store that `--local` names, or AWS.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "aws")]
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,17 +75,9 @@ fn default_store() -> anyhow::Result<PathBuf> {
 
 #[cfg(feature = "aws")]
 async fn aws(asked: Asked) -> anyhow::Result<Connected> {
-    use crate::aws::{AwsClouds, ConnectError, ConnectOptions, Role, SETTLES_WITHIN};
+    use crate::aws::{ConnectOptions, Role, SETTLES_WITHIN};
     use crate::cloud::paced::{Paces, Rates};
-    use crate::ledger::Left;
 
-    // The SDK would take it for an endpoint, and panic.
-    let mut endpoints =
-        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AWS_ENDPOINT_URL"));
-    if let Some((name, _)) = endpoints.find(|(_, value)| value.is_empty()) {
-        let message = format!("{} is set and empty: unset it, or write a URL", name.display());
-        return Err(Failure::Input(message).into());
-    }
     let role = |role: AccountRole| Role { role: role.role, external_id: role.external_id };
     let options = ConnectOptions {
         region: asked.region,
@@ -92,15 +86,40 @@ async fn aws(asked: Asked) -> anyhow::Result<Connected> {
         settles_within: asked.settles_within.unwrap_or(SETTLES_WITHIN),
         fixed: None,
     };
-    let connected = AwsClouds::connect(&options).await.map_err(|error| match error {
+    let connected = to_aws(&options).await?;
+    Ok(Connected { clouds: Paces::new(Rates::default()).clouds(Arc::new(connected)), store: None })
+}
+
+/// AWS itself, for the verbs that work on nothing else too.
+///
+/// # Errors
+/// [`Failure`]
+#[cfg(feature = "aws")]
+pub async fn to_aws(options: &crate::aws::ConnectOptions) -> anyhow::Result<crate::aws::AwsClouds> {
+    use crate::aws::{AwsClouds, ConnectError};
+    use crate::ledger::Left;
+
+    if let Some(name) = empty_endpoint(std::env::vars_os()) {
+        let message = format!("{} is set and empty: unset it, or write a URL", name.display());
+        return Err(Failure::Input(message).into());
+    }
+    Ok(AwsClouds::connect(options).await.map_err(|error| match error {
         ConnectError::NoRegion | ConnectError::Region(_) | ConnectError::NoRole { .. } => {
             Failure::Input(chain(&error))
         }
         ConnectError::Credentials(_) => Failure::Refused(chain(&error)),
         ConnectError::Identity(_) => Failure::Work { message: chain(&error), left: Left::Nothing },
         ConnectError::Cloud(error) => Failure::of(&error, Left::Nothing),
-    })?;
-    Ok(Connected { clouds: Paces::new(Rates::default()).clouds(Arc::new(connected)), store: None })
+    })?)
+}
+
+/// The variable that names an endpoint, of all services or of one, and is empty: the SDK would take that for one, and panic.
+#[cfg(feature = "aws")]
+fn empty_endpoint(mut all: impl Iterator<Item = (OsString, OsString)>) -> Option<OsString> {
+    let empty = |(name, value): &(OsString, OsString)| {
+        name.as_encoded_bytes().starts_with(b"AWS_ENDPOINT_URL") && value.is_empty()
+    };
+    all.find(empty).map(|(name, _)| name)
 }
 
 #[cfg(not(feature = "aws"))]
@@ -110,4 +129,22 @@ async fn aws(_: Asked) -> anyhow::Result<Connected> {
         "this build has no AWS cloud; build with the feature `aws`, or add --local to work on the local one"
             .to_owned(),
     ));
+}
+
+#[cfg(all(test, feature = "aws"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_is_empty_is_named() {
+        let found = |all: &[(&str, &str)]| {
+            let all: Vec<(OsString, OsString)> =
+                all.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            empty_endpoint(all.into_iter())
+        };
+        assert_eq!(found(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_REGION", "")]), None);
+        for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_ECR"] {
+            assert_eq!(found(&[("HOME", "/root"), (name, "")]), Some(name.into()));
+        }
+    }
 }

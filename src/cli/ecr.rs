@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::connect::to_aws;
 use super::exit::Failure;
 use super::print;
 use super::session::{self, Global};
-use crate::aws::{AwsClouds, ConnectOptions};
+use crate::aws::ConnectOptions;
 use crate::cloud::{Clouds, ErrorKind, Registry, Repository, retrying};
 use crate::host::stop::Stop;
 use crate::report::Reporter;
@@ -46,7 +47,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
             settles_within: Duration::ZERO,
             fixed: None,
         };
-        let clouds = AwsClouds::connect(&options).await?;
+        let clouds = to_aws(&options).await?;
         let registry = clouds.registry(&clouds.home())?;
         match &args.what {
             What::Prepare { name } => {

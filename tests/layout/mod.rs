@@ -80,7 +80,7 @@ fn only_cli_picks_a_cloud_and_only_aws_names_the_sdk() {
     for (path, text) in sources() {
         let path = path.to_str().unwrap();
         if !path.contains("/src/aws/") {
-            for sdk in ["aws_sdk_", "aws_config", "aws_smithy", "aws_credential_types"] {
+            for sdk in ["aws_sdk_", "aws_config", "aws_smithy", "aws_credential_types", "aws_types"] {
                 assert!(!text.contains(sdk), "{path} names {sdk}");
             }
         }
