@@ -10,7 +10,7 @@ use super::session::{self, Global, Mounts, Roles, Session, absolute};
 use crate::cloud::{AccountId, Place};
 use crate::plan::facts::Places;
 use crate::plan::{self, FactsError, Plan, Source};
-use crate::recipe::{self, Loaded, Recipe};
+use crate::recipe::{self, Account, Loaded, Recipe};
 
 /// Show what a bake would do, and why.
 #[derive(clap::Args, Debug)]
@@ -76,9 +76,13 @@ fn codebuild_commit() -> Option<String> {
 /// The roles of other accounts that a recipe names.
 #[must_use]
 pub fn roles(recipe: &Recipe) -> Roles {
-    let account = recipe.base.account.as_deref().and_then(AccountId::parse);
-    let role = recipe.base.role.clone().map(|role| AccountRole { role, external_id: None });
-    account.zip(role).into_iter().collect()
+    let named = recipe.accounts.iter().map(Account::id).chain(recipe.base.account.as_deref());
+    let entered = |id: &str| {
+        let (role, external_id) = recipe.role_of(id)?;
+        let role = AccountRole { role: role.to_owned(), external_id: external_id.map(str::to_owned) };
+        Some((AccountId::parse(id)?, role))
+    };
+    named.filter_map(entered).collect()
 }
 
 /// Reads the recipe, looks up the facts and makes the plan.
@@ -134,4 +138,30 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 /// Where it cannot be written.
 pub fn show(plan: &Plan, global: &Global) -> anyhow::Result<()> {
     if global.json { print(&serde_json::to_string_pretty(plan)?) } else { print(plan.to_string().trim_end()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roles_of(text: &str) -> Vec<(String, String, Option<String>)> {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("version: 1\nname: web\narchitecture: x86_64\n{text}\n");
+        std::fs::write(dir.path().join("bake.yml"), text).unwrap();
+        let recipe = recipe::load(dir.path(), &recipe::LoadOptions::default()).unwrap().recipe;
+        let all = roles(&recipe).into_iter();
+        all.map(|(account, of)| (account.to_string(), of.role, of.external_id)).collect()
+    }
+
+    #[test]
+    fn roles_are_those_that_the_recipe_names() {
+        let base = "base: { family: os-base, account: '123456789012' }";
+        assert!(roles_of(base).is_empty());
+        assert!(roles_of(&format!("accounts: ['123456789012']\n{base}")).is_empty());
+        let one = "accounts: [{ id: '123456789012', role: Bake, external-id: team }]";
+        let wanted = ("123456789012".to_owned(), "Bake".to_owned(), Some("team".to_owned()));
+        assert_eq!(roles_of(&format!("{one}\n{base}")), [wanted]);
+        let of_base = "base: { family: os-base, account: '123456789012', role: Bake }";
+        assert_eq!(roles_of(of_base), [("123456789012".to_owned(), "Bake".to_owned(), None)]);
+    }
 }

@@ -329,3 +329,69 @@ fn private_mounts() -> anyhow::Result<()> {
         ))
     })?)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// The options alone; what the tests' own environment says of them is the last word of none.
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        global: Global,
+    }
+
+    fn asked(words: &[&str], accounts: &Roles) -> Result<Asked, String> {
+        let line = Line::try_parse_from([&["bakehouse"], words].concat()).unwrap();
+        line.global.asked(accounts).map_err(|error| error.to_string())
+    }
+
+    fn entered(role: &str, external_id: Option<&str>) -> AccountRole {
+        AccountRole { role: role.to_owned(), external_id: external_id.map(str::to_owned) }
+    }
+
+    #[test]
+    fn nothing_named_is_aws_as_the_environment_has_it() {
+        let found = asked(&[], &Roles::new()).unwrap();
+        assert!(found.local.is_none() && found.region.is_none() && found.account.is_none());
+        assert!(found.roles.is_empty() && found.settles_within.is_none());
+        assert_eq!(asked(&["--local"], &Roles::new()).unwrap().local.as_deref(), Some(""));
+        assert_eq!(asked(&["--local=here"], &Roles::new()).unwrap().local.as_deref(), Some("here"));
+    }
+
+    #[test]
+    fn a_role_names_its_account_or_is_given_one() {
+        let account = AccountId::parse("123456789012");
+        let by_name = asked(&["--account=123456789012", "--role=Bake", "--external-id=team"], &Roles::new());
+        let by_name = by_name.unwrap();
+        assert_eq!(by_name.account, account);
+        assert_eq!(by_name.roles[&account.clone().unwrap()], entered("Bake", Some("team")));
+        let arn = "arn:aws:iam::123456789012:role/Bake";
+        let by_arn = asked(&["--role", arn], &Roles::new()).unwrap();
+        assert_eq!((by_arn.account, by_arn.roles.len()), (account.clone(), 1));
+        // What the command line says is meant, also where the recipe names another role.
+        let recipe = Roles::from([
+            (account.clone().unwrap(), entered("Other", Some("id"))),
+            (AccountId::parse("210987654321").unwrap(), entered("Base", None)),
+        ]);
+        let both = asked(&["--role", arn], &recipe).unwrap().roles;
+        assert_eq!(both[&account.unwrap()], entered(arn, None));
+        assert_eq!(both[&AccountId::parse("210987654321").unwrap()], entered("Base", None));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_told() {
+        for (words, told) in [
+            (&["--role=Bake"][..], "whose?"),
+            (&["--external-id=team"], "goes with --role"),
+            (&["--account=12"], "twelve digits"),
+            (&["--region=nowhere at all"], "is no region"),
+            (&["--local", "--account=123456789012", "--role=Bake"], "the local cloud has no roles"),
+        ] {
+            let error = asked(words, &Roles::new()).unwrap_err();
+            assert!(error.contains(told), "{words:?}: {error}");
+        }
+    }
+}

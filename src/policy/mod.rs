@@ -110,7 +110,13 @@ impl On {
                 };
                 needs.keys.iter().map(arn).collect()
             }
-            Self::Roles => needs.roles.iter().cloned().collect(),
+            Self::Roles => {
+                let arn = |role: &String| match role.as_str() {
+                    arn if arn.starts_with("arn:") => arn.to_owned(),
+                    of_account => format!("arn:{}:iam::{of_account}", scope.partition()),
+                };
+                needs.roles.iter().map(arn).collect()
+            }
             Self::ProfileRole => {
                 let arn = |role: &String| match role.as_str() {
                     arn if arn.starts_with("arn:") => arn.to_owned(),

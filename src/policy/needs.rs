@@ -83,6 +83,7 @@ pub struct Needs {
     pub base_family: Option<String>,
     pub parameters: BTreeSet<String>,
     pub keys: BTreeSet<String>,
+    /// ARNs, or accounts with the names of roles in them, as `123456789012:role/Bake`.
     pub roles: BTreeSet<String>,
     pub profile_roles: BTreeSet<String>,
     pub buckets: BTreeSet<String>,
@@ -145,14 +146,20 @@ impl Needs {
         }
         if let Some(family) = &base.family {
             self.base_family = Some(family.clone());
-            if let Some(channel) = &base.channel {
+            if let Some(channel) = &base.channel
+                && base.account.is_none()
+            {
                 self.parts.insert(Part::Parameter);
                 let all = recipe.architecture.all().iter();
                 self.parameters
                     .extend(all.map(|architecture| channel_parameter(family, *architecture, channel)));
             }
-            if !launches {
-                self.parts.insert(Part::ReadFamily);
+            match &base.account {
+                Some(account) => self.other_account(account, recipe, launches),
+                None if launches => {}
+                None => {
+                    self.parts.insert(Part::ReadFamily);
+                }
             }
         }
         // An unencrypted base of this account is copied with the key, since a child has its parent's.
@@ -180,6 +187,31 @@ impl Needs {
 }
 
 impl Needs {
+    /// A base of the same family line in another account: what is asked there, its role allows.
+    fn other_account(&mut self, account: &str, recipe: &Recipe, launches: bool) {
+        if !launches {
+            self.parts.insert(Part::Import);
+        }
+        let Some((role, _)) = recipe.role_of(account) else {
+            self.notes.push(format!(
+                "the base is of the account {account}, and no role is named for it under `accounts`: credentials of that \
+                 account itself are meant"
+            ));
+            return;
+        };
+        self.parts.insert(Part::Role);
+        let arn = if role.starts_with("arn:") {
+            role.to_owned()
+        } else {
+            format!("{account}:role/{}", role.trim_start_matches('/'))
+        };
+        self.roles.insert(arn);
+        let asks = if recipe.base.channel.is_some() { "ssm:GetParameter and " } else { "" };
+        self.notes.push(format!(
+            "the role {role} in {account} needs {asks}ec2:DescribeImages there, and a trust policy that names the caller"
+        ));
+    }
+
     fn launch(&mut self, recipe: &Recipe) {
         self.parts.insert(Part::Launch);
         let Some(launch) = &recipe.launch else { return };

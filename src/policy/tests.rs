@@ -97,6 +97,29 @@ fn a_key_is_named_as_narrowly_as_its_name_allows() {
     assert_eq!(statement(&alias, "GrantKey")["Condition"]["Bool"]["kms:GrantIsForAWSResource"], "true");
 }
 
+#[test]
+fn the_role_of_a_bases_account_may_be_taken_and_no_other() {
+    let more = |role: &str| {
+        format!(
+            "accounts: [{{ id: '444455556666', role: {role}, external-id: team }}, {{ id: '777788889999', role: Publish }}]"
+        )
+    };
+    let base = "{ family: os-base, channel: release, account: '444455556666' }";
+    let named = bake(base, &more("Bakery"));
+    let take = statement(&named, "TakeRoles");
+    assert_eq!(take["Resource"], json!(["arn:aws:iam::444455556666:role/Bakery"]));
+    assert_eq!(take["Action"], json!(["sts:AssumeRole"]));
+    // Its parameter and its snapshots are another account's: the one is the role's, and the others are copied.
+    assert!(sids(&named).contains("Import"));
+    assert!(!sids(&named).contains("ReadParameters") && !sids(&named).contains("ReadBaseFamily"));
+    let arn = "arn:aws:iam::444455556666:role/ci/Bakery";
+    assert_eq!(statement(&bake(base, &more(arn)), "TakeRoles")["Resource"], json!([arn]));
+    let of_base = "{ family: os-base, account: '444455556666', role: Bakery }";
+    assert!(sids(&bake(of_base, "")).contains("TakeRoles"));
+    // Named, and nothing asks for it.
+    assert!(!sids(&bake("{ family: os-base }", &more("Bakery"))).contains("TakeRoles"));
+}
+
 /// What changes or reads data is bound to a resource by its tags, or the table says why it cannot be.
 #[test]
 fn nothing_changes_everything() {

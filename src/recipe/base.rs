@@ -19,7 +19,7 @@ pub struct Base {
     pub channel: Option<String>,
     /// With `family`: the account that has it, where it is not this one. Twelve digits.
     pub account: Option<String>,
-    /// With `account`: the role to take there.
+    /// With `account`: the role to take there, where `accounts` does not name one.
     pub role: Option<String>,
     /// A raw or qcow2 disk in the recipe's folder.
     pub file: Option<FileBase>,

@@ -1,5 +1,6 @@
 //! `bake.yml` as written: one file per key group. Says what the user wants, never what will happen; the plan does that.
 
+mod account;
 mod base;
 mod check;
 mod duration;
@@ -19,6 +20,7 @@ mod yaml;
 
 use std::collections::BTreeMap;
 
+pub use account::{Account, EnteredAccount};
 pub use base::{Base, Distribution, FileBase, Newest, Scratch};
 pub use check::{BootTest, Check, CommandCheck, FileCheck, PackageCheck, PortCheck, ServiceCheck};
 pub use duration::Span;
@@ -51,6 +53,9 @@ pub struct Recipe {
     /// Values for `${name}` anywhere in this file; overridden by `--var name=value`.
     #[serde(default)]
     pub vars: BTreeMap<String, String>,
+    /// Other accounts that the recipe names, each as an id or as `{ id, role, external-id }`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<Account>,
     pub base: Base,
     /// How the bytes come to be. `auto` picks `direct` where it can and says why not where it cannot.
     #[serde(default)]
@@ -73,6 +78,24 @@ pub struct Recipe {
     pub boot: BootTest,
     #[serde(default)]
     pub image: ImageOutput,
+}
+
+impl Recipe {
+    /// The role by which another account is entered, and the external id that it asks for.
+    #[must_use]
+    pub fn role_of(&self, account: &str) -> Option<(&str, Option<&str>)> {
+        let of_base = || {
+            let role = self.base.role.as_deref()?;
+            (self.base.account.as_deref() == Some(account)).then_some((role, None))
+        };
+        let named = self.accounts.iter().find_map(|one| match one {
+            Account::Entered(one) if one.id == account => {
+                Some((one.role.as_str(), one.external_id.as_deref()))
+            }
+            _ => None,
+        });
+        named.or_else(of_base)
+    }
 }
 
 /// How the bytes come to be.

@@ -1,6 +1,7 @@
 //! What a recipe must obey beyond the types of its keys: a table of places and small functions. A rule runs where the
 //! check against the schema found nothing wrong, so that all errors of a file come in one go and none of them twice.
 
+mod account;
 mod folder;
 mod launch;
 mod volume;
@@ -69,7 +70,14 @@ const RULES: &[(&str, Rule)] = &[
     ("name", Text(word::family)),
     ("architecture", Whole(whole::architectures)),
     ("vars.*", Key(word::variable)),
+    ("accounts", Whole(account::list)),
+    ("accounts.*", Text(word::account)),
+    ("accounts.*", Whole(account::entered)),
+    ("accounts.*.id", Text(word::account)),
+    ("accounts.*.role", Text(word::role)),
+    ("accounts.*.external-id", Text(word::external_id)),
     ("base", Whole(whole::base)),
+    ("base.role", Whole(account::of_base)),
     ("base.image", Text(word::image_id)),
     ("base.parameter", Text(word::parameter)),
     ("base.family", Text(word::family)),

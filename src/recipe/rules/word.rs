@@ -121,6 +121,17 @@ pub(super) fn role(text: &str) -> Verdict {
     require(good, text, "a role", "write its name, or its ARN: arn:aws:iam::123456789012:role/NAME")
 }
 
+pub(super) fn external_id(text: &str) -> Verdict {
+    // STS, AssumeRole: 2 to 1,224 of these.
+    let letter = |c: char| alphanumeric(c) || "_+=,.@:/-".contains(c);
+    require(
+        (2..=1224).contains(&text.len()) && text.chars().all(letter),
+        text,
+        "an external id",
+        "write 2 to 1224 letters, digits and any of _+=,.@:/-",
+    )
+}
+
 pub(super) fn owner_of_images(text: &str) -> Verdict {
     require(
         matches!(text, "self" | "amazon" | "aws-marketplace") || AccountId::parse(text).is_some(),
