@@ -4,6 +4,12 @@
 #![expect(clippy::disallowed_methods, reason = "programs are started here as a user starts them")]
 #![allow(dead_code, reason = "most tests that ask for it are those of the feature aws")]
 
+#[cfg(feature = "aws")]
+mod accounts;
+#[cfg(feature = "aws")]
+mod boot;
+#[cfg(feature = "aws")]
+mod connect;
 mod fixture;
 #[cfg(feature = "aws")]
 mod launch;

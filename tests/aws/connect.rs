@@ -1,0 +1,144 @@
+//! Where region and credentials come from: the environment, a profile, a container, an option; and what is said where there
+//! are none.
+
+#![expect(clippy::disallowed_methods, reason = "the program is started here as a user starts it")]
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Command;
+
+use serde_json::json;
+
+use super::StandIn;
+use crate::yard::Said;
+
+/// `images` as nobody in no region, but for the stand-in's address and `set`.
+fn images(cloud: &StandIn, set: &[(&str, &str)], options: &[&str]) -> Said {
+    run(cloud, set, &[&["images"], options].concat())
+}
+
+fn run(cloud: &StandIn, set: &[(&str, &str)], args: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
+    command
+        .env_clear()
+        .env("AWS_ENDPOINT_URL", cloud.endpoint())
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .envs(set.iter().copied())
+        .args(args);
+    command.output().unwrap().into()
+}
+
+/// The regions of all calls since the one with number `from`.
+#[track_caller]
+fn regions(cloud: &StandIn, from: usize) -> Vec<String> {
+    let of = cloud.exchanges();
+    let mut all: Vec<String> =
+        of.iter().skip(from).map(|one| one["region"].as_str().unwrap().to_owned()).collect();
+    assert!(!all.is_empty(), "nothing was asked");
+    all.dedup();
+    all
+}
+
+#[test]
+fn the_option_is_stronger_than_the_environment_and_that_than_the_profile() {
+    let cloud = StandIn::start();
+    let key = StandIn::access_key(cloud.account());
+    let folder = tempfile::tempdir().unwrap();
+    let (config, shared) = (folder.path().join("config"), folder.path().join("credentials"));
+    std::fs::write(&config, "[profile bakery]\nregion = eu-central-1\n").unwrap();
+    std::fs::write(
+        &shared,
+        format!("[bakery]\naws_access_key_id = {key}\naws_secret_access_key = of-the-stand-in\n"),
+    )
+    .unwrap();
+    let profile = [
+        ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+        ("AWS_SHARED_CREDENTIALS_FILE", shared.to_str().unwrap()),
+        ("AWS_PROFILE", "bakery"),
+    ];
+    let with_region = [&profile[..], &[("AWS_REGION", "eu-west-1")]].concat();
+    let cases: [(&[(&str, &str)], &[&str], &str); 3] = [
+        (&profile, &[], "eu-central-1"),
+        (&with_region, &[], "eu-west-1"),
+        (&with_region, &["--region", "us-west-2"], "us-west-2"),
+    ];
+    for (set, options, wanted) in cases {
+        let from = cloud.exchanges().len();
+        images(&cloud, set, options).ok();
+        assert_eq!(regions(&cloud, from), [wanted]);
+    }
+    // Keys of the environment are stronger than those of a profile that only the files' default names.
+    std::fs::write(&shared, "[default]\naws_access_key_id = AKIANOBODY\naws_secret_access_key = x\n")
+        .unwrap();
+    let keys = [
+        ("AWS_SHARED_CREDENTIALS_FILE", shared.to_str().unwrap()),
+        ("AWS_ACCESS_KEY_ID", key.as_str()),
+        ("AWS_SECRET_ACCESS_KEY", "of-the-stand-in"),
+        ("AWS_REGION", "eu-west-1"),
+    ];
+    images(&cloud, &keys, &[]).ok();
+    cloud.finish();
+}
+
+/// As CodeBuild and ECS give them.
+#[test]
+fn a_container_has_its_credentials_from_its_own_endpoint() {
+    let cloud = StandIn::start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/role", listener.local_addr().unwrap());
+    let said = json!({
+        "AccessKeyId": StandIn::access_key(cloud.account()), "SecretAccessKey": "of-the-stand-in",
+        "Token": "of-a-session", "Expiration": "2999-01-01T00:00:00Z",
+    })
+    .to_string();
+    let (tell, told) = std::sync::mpsc::channel();
+    // It is asked as often as credentials are needed; the thread ends with the process.
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut asked = [0; 4096];
+            let length = connection.read(&mut asked).unwrap();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                said.len()
+            );
+            connection.write_all((head + &said).as_bytes()).unwrap();
+            tell.send(String::from_utf8_lossy(&asked[..length]).to_lowercase()).unwrap();
+        }
+    });
+    let set = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", address.as_str()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let-me-in"),
+        ("AWS_REGION", "eu-west-1"),
+    ];
+    images(&cloud, &set, &[]).ok();
+    let asked = told.recv().unwrap();
+    assert!(asked.starts_with("get /role ") && asked.contains("authorization: let-me-in"), "{asked}");
+    assert_eq!(regions(&cloud, 0), ["eu-west-1"]);
+    cloud.finish();
+}
+
+#[test]
+fn nobody_and_nowhere_are_told_what_to_do_before_anything_is_asked() {
+    let cloud = StandIn::start();
+    let key = StandIn::access_key(cloud.account());
+    let keys = [("AWS_ACCESS_KEY_ID", key.as_str()), ("AWS_SECRET_ACCESS_KEY", "of-the-stand-in")];
+    let nowhere = images(&cloud, &keys, &[]).code(2);
+    assert!(nowhere.err.contains("no region is set") && nowhere.err.contains("--region"), "{}", nowhere.err);
+    let nobody = images(&cloud, &[("AWS_REGION", "eu-west-1")], &[]).code(5);
+    assert!(nobody.err.contains("AWS_PROFILE") && nobody.err.contains("aws sso login"), "{}", nobody.err);
+    let elsewhere = [&keys[..], &[("AWS_REGION", "eu-west-1")]].concat();
+    for (name, args) in [
+        ("AWS_ENDPOINT_URL", &["images"][..]),
+        ("AWS_ENDPOINT_URL_S3", &["images"]),
+        ("AWS_ENDPOINT_URL_ECR", &["ecr", "login"]),
+    ] {
+        let set = [&elsewhere[..], &[(name, "")]].concat();
+        let said = run(&cloud, &set, args).code(2);
+        assert!(said.err.contains(&format!("{name} is set and empty")), "{}", said.err);
+    }
+    assert!(cloud.exchanges().is_empty());
+    cloud.finish();
+}
