@@ -16,6 +16,8 @@ const STEPS: &str = "provision:\n  \
 /// What first boots write, and what the steps take from the machine that they run on.
 const OWN: [&str; 6] =
     ["/var/first", "/var/second", "/var/lib/", "/var/log/", "/var/cache/", "/boot/grub/grubenv"];
+/// What Python keeps of a module that root has imported, as netplan's at every boot.
+const COMPILED: &str = "/__pycache__/";
 
 /// Every file of an image with its digest.
 fn files(yard: &Yard, image: &str) -> BTreeMap<String, String> {
@@ -24,7 +26,7 @@ fn files(yard: &Yard, image: &str) -> BTreeMap<String, String> {
     let lines = listed.lines().filter_map(|line| line.split_once("  "));
     lines
         .map(|(digest, path)| (path.to_owned(), digest.to_owned()))
-        .filter(|(path, _)| !OWN.iter().any(|own| path.starts_with(own)))
+        .filter(|(path, _)| !OWN.iter().any(|own| path.starts_with(own)) && !path.contains(COMPILED))
         .collect()
 }
 

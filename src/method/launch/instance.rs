@@ -103,9 +103,9 @@ async fn subnets(launch: &Launch, bench: &Bench) -> Result<Vec<Option<String>>, 
     Ok(found.into_iter().filter(|subnet| subnet.free > 0).map(|subnet| Some(subnet.id)).collect())
 }
 
-/// Settings for cloud-init. At its first boot a machine would get users, names and package sources of its own: an image
-/// that is made of it must not have them. The script at every boot ends the machine when its time is over, whoever has
-/// forgotten it; the one at the first boot lets commands in.
+/// Settings for cloud-init. At its first boot a machine would get users, names, package sources and settings of its ssh
+/// server: an image that is made of it must not have them. The script at every boot ends the machine when its time is
+/// over, whoever has forgotten it; the one at the first boot lets commands in.
 fn user_data(agent: &str, lifetime: u32) -> Vec<u8> {
     let end = clock::wall().as_second() + i64::from(lifetime);
     let timer = format!(
@@ -118,6 +118,7 @@ fn user_data(agent: &str, lifetime: u32) -> Vec<u8> {
         "disable_root": false,
         "preserve_hostname": true,
         "locale": false,
+        "ssh_pwauth": "unchanged",
         "apt": { "preserve_sources_list": true },
         "bootcmd": [["/bin/sh", "-c", timer]],
         "runcmd": if agent.is_empty() { serde_json::json!([]) } else { serde_json::json!([["/bin/sh", "-c", agent]]) },
