@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
+
 use super::delivery::{Delivery, Finished, deliver};
 use super::exit::{Failure, NO_ROOM, chain};
 use super::out_folder::OutFolder;
@@ -16,7 +18,7 @@ use crate::ledger::{End, Header, Ledger, Left, Undo};
 use crate::method::{self, BakeCause, Bench, WorkDir, keep, orphans};
 use crate::plan::preflight::Verdict;
 use crate::plan::{LONGEST, MethodKind, Plan};
-use crate::recipe::Span;
+use crate::recipe::{Loaded, Span};
 use crate::report::{JsonLines, Timing};
 
 /// Bake the image that a recipe describes.
@@ -97,9 +99,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
             ));
             return tell(&record, &out, global);
         }
-        plan.check_name()
-            .map_err(|error| Failure::Input(format!("{}: {}", loaded.file.display(), chain(&error))))?;
-        preflight(&plan)?;
+        preflight(&plan, &loaded)?;
         if args.on_failure == OnFailure::Keep && plan.method == MethodKind::Launch {
             return Err(no_root_to_keep(&plan, &loaded.file).into());
         }
@@ -120,12 +120,13 @@ fn no_root_to_keep(plan: &Plan, recipe: &Path) -> Failure {
 }
 
 /// That nothing is known which would make the bake fail. All of it is told.
-fn preflight(plan: &Plan) -> Result<(), Failure> {
+fn preflight(plan: &Plan, loaded: &Loaded) -> Result<(), Failure> {
     let stops: Vec<_> = plan.preflight.iter().filter(|finding| finding.stops()).collect();
     if stops.is_empty() {
         return Ok(());
     }
-    let message = stops.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let told = stops.iter().map(|finding| format!("{}: {finding}", loaded.place_of(&finding.text)));
+    let message = told.collect::<Vec<_>>().join("\n");
     if stops.iter().any(|finding| finding.verdict == Verdict::Denied) {
         return Err(Failure::Denied { message, left: Left::Nothing });
     }
@@ -243,6 +244,8 @@ impl Baking<'_> {
             place: plan.place.clone(),
             snapshot: baked.snapshot.clone(),
             record: record.clone(),
+            // An image that a method made itself is of an instance, and keeps what it had.
+            billing: baked.image.is_none().then(|| plan.billing.clone()),
         };
         let began = std::time::Instant::now();
         let registered = match delivery.keep(&bench.work, &baked.map) {
@@ -353,9 +356,45 @@ fn not_registered(error: &RegisterError, mut left: Left, session: &Session) -> F
     Failure::of(error, left)
 }
 
+/// Looks after the image that a killed bake registered: that it is billed as its base, and its record.
+#[derive(Clone, Copy)]
+pub struct Killed<'a> {
+    pub session: &'a Session,
+}
+
+#[async_trait]
+impl orphans::Deliver for Killed<'_> {
+    async fn deliver(&self, folder: &Path, image: &ImageId) -> Result<(), String> {
+        let killed = format!("{image} was registered by a bake that was killed then");
+        let kept = Delivery::of(folder).map_err(|error| format!("{killed}: {error:#}"))?;
+        if let Some(kept) = &kept
+            && let Some(wanted) = &kept.billing
+        {
+            let cloud = self.session.clouds.at(&kept.place).map_err(|error| format!("{killed}: {error}"))?;
+            let settles = self.session.clouds.settles_within();
+            match image::check_billing(image, &kept.snapshot, wanted, &cloud, settles).await {
+                Ok(()) => {}
+                Err(RegisterError::Billing { left: Left::Nothing, .. }) => {
+                    self.session.reporter.warning(format!(
+                        "{killed}, and is billed otherwise than its base: it was discarded; write `method: launch`, which keeps \
+                         billing codes"
+                    ));
+                    return Ok(());
+                }
+                Err(error @ RegisterError::Billing { .. }) => {
+                    return Err(format!("{killed}: {}", chain(&error)));
+                }
+                Err(error) => {
+                    return Err(format!("{killed}, and how it is billed is not known: {}", chain(&error)));
+                }
+            }
+        }
+        delivered(&killed, folder, image, self.session)
+    }
+}
+
 /// Delivers the record of an image that a killed bake registered; else says why that cannot be.
-pub fn delivered(folder: &Path, image: &ImageId, session: &Session) -> Result<(), String> {
-    let killed = format!("{image} was registered by a bake that was killed then");
+fn delivered(killed: &str, folder: &Path, image: &ImageId, session: &Session) -> Result<(), String> {
     match Delivery::finish(folder, image.clone()) {
         Ok(Finished::Now(path)) => {
             session.reporter.note(format!("{killed}; its record is {} now", path.display()));
@@ -377,9 +416,7 @@ pub async fn clear_orphans(session: &Session, global: &Global) {
         Err(error) => return reporter.warning(chain(&error)),
     };
     for orphan in orphans {
-        let cleared = orphan
-            .clear(&*session.clouds, clock::wall(), &|folder, image| delivered(folder, image, session))
-            .await;
+        let cleared = orphan.clear(&*session.clouds, clock::wall(), &Killed { session }).await;
         if !cleared.removed.is_empty() || !cleared.undone.is_empty() {
             reporter.note(format!("what was left in {} by work that was killed:", cleared.path.display()));
         }

@@ -12,6 +12,7 @@ use crate::host::file;
 use crate::image::{ImagePlace, Record, cyclonedx, environment};
 use crate::ledger::Left;
 use crate::method::WorkDir;
+use crate::plan::Billing;
 
 /// A record and where it goes. It has no image yet, but all that is known of it.
 #[derive(Serialize, Deserialize)]
@@ -21,9 +22,24 @@ pub struct Delivery {
     pub place: Place,
     pub snapshot: SnapshotId,
     pub record: Record,
+    /// As what the image is to be billed: a bake that was killed may not have looked.
+    #[serde(default)]
+    pub billing: Option<Billing>,
 }
 
 impl Delivery {
+    /// What is kept in a work folder, where there is something.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn of(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let [kept, _] = WorkDir::DELIVERY.map(|name| folder.join(name));
+        if !kept.exists() {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_slice(&std::fs::read(&kept)?)?))
+    }
+
     /// Puts it into a work folder.
     ///
     /// # Errors
@@ -41,10 +57,9 @@ impl Delivery {
     /// What cannot be read or written.
     pub fn finish(folder: &Path, image: ImageId) -> anyhow::Result<Finished> {
         let [kept, blocks] = WorkDir::DELIVERY.map(|name| folder.join(name));
-        if !kept.exists() {
+        let Some(Self { out, place, snapshot, mut record, billing: _ }) = Self::of(folder)? else {
             return Ok(Finished::Before);
-        }
-        let Self { out, place, snapshot, mut record } = serde_json::from_slice(&std::fs::read(&kept)?)?;
+        };
         let changed = |path: &Path| path.metadata().and_then(|about| about.modified()).ok();
         let path = out.join("image.json");
         if changed(&path) >= changed(&kept) {
@@ -107,6 +122,7 @@ mod tests {
             place: home.place,
             snapshot: home.snapshot,
             record: record.clone(),
+            billing: None,
         };
         delivery.keep(work, &BlockMap::new(8)).unwrap();
         record

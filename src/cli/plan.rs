@@ -1,7 +1,7 @@
 //! `bakehouse plan`: what a bake would do, and why. Changes nothing.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::connect::AccountRole;
 use super::exit::{Failure, chain};
@@ -106,12 +106,10 @@ pub async fn make(
         .await
         .map_err(|error| match error {
             FactsError::Cloud(_) => error.into(),
-            other => {
-                anyhow::Error::from(Failure::Input(format!("{}: {}", shown(&loaded.file), chain(&other))))
-            }
+            other => anyhow::Error::from(Failure::Input(at_its_key(loaded, &other))),
         })?;
-    let mut plan = plan::make(&loaded.recipe, &facts)
-        .map_err(|error| Failure::Input(format!("{}: {}", shown(&loaded.file), chain(&error))))?;
+    let mut plan =
+        plan::make(&loaded.recipe, &facts).map_err(|error| Failure::Input(at_its_key(loaded, &error)))?;
     plan.preflight = plan::preflight::look(&plan, &facts.encryption, &session.cloud, &session.stop).await;
     let of_recipe = loaded.warnings.iter().map(recipe::Problem::as_warning);
     for warning in plan.warnings.iter().cloned().chain(of_recipe) {
@@ -120,8 +118,9 @@ pub async fn make(
     Ok(plan)
 }
 
-fn shown(path: &Path) -> String {
-    path.display().to_string()
+fn at_its_key(loaded: &Loaded, error: &(dyn std::error::Error + 'static)) -> String {
+    let told = chain(error);
+    format!("{}: {told}", loaded.place_of(&told))
 }
 
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {

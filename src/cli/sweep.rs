@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::bake::delivered;
+use super::bake::Killed;
 use super::exit::{Failure, chain};
 use super::print;
 use super::session::{self, Global, Mounts, Session};
@@ -109,9 +109,7 @@ async fn here(report: &mut Report, session: &Session, global: &Global) {
             would_clear(orphan, report, session).await;
             continue;
         }
-        let cleared = orphan
-            .clear(&*session.clouds, clock::wall(), &|folder, image| delivered(folder, image, session))
-            .await;
+        let cleared = orphan.clear(&*session.clouds, clock::wall(), &Killed { session }).await;
         for undo in &cleared.undone {
             report.undo(undo);
         }

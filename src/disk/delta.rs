@@ -1,9 +1,11 @@
 //! Which blocks of a disk have to be stored, and their digests. The rule behind it: **absent is not zero**. A block
 //! that a snapshot never had may read as noise, so a block that the bake zeroed is stored like any other.
 //!
-//! A limit: the loop driver turns the kernel's "write zeroes" into a hole, which cannot be told from what was never
-//! written. Where the parent has the block too, its content differs and it is stored. An image of our own has every block
-//! of its partitions; one from elsewhere may lack some, and one of those that the bake zeroed in this way is left out.
+//! The loop driver turns the kernel's "write zeroes" into a hole, which cannot be told from what was never written. Where
+//! the parent has the block too, its content differs and it is stored; an image of our own has every block of its
+//! partitions. One from elsewhere may lack some: there `zeroout.rs` keeps ext4 from zeroing so, and what lies beyond the
+//! partitions as they were, where a tool that makes a file system larger zeroes its tables, is stored whole. What is left
+//! is a step that zeroes a part of the disk's own device by such a call.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,20 +21,27 @@ use crate::host::stop::Stop;
 pub type Delta = Vec<(BlockIndex, Digest)>;
 
 /// What a child of `parent` has to put: every block whose content is not the parent's, a block that became zero
-/// included, and the whole of the area by which the disk grew.
+/// included, and everything from byte `grown_from` on, where the disk's partitions ended before they grew: it has no
+/// content of the parent's that could be relied upon.
 ///
 /// # Errors
 /// Where the disk cannot be read, or a stop was asked for.
-pub async fn against(disk: &Arc<dyn Disk>, parent: &BlockMap, stop: &Stop) -> Result<Delta, TransferError> {
+pub async fn against(
+    disk: &Arc<dyn Disk>,
+    parent: &BlockMap,
+    grown_from: u64,
+    stop: &Stop,
+) -> Result<Delta, TransferError> {
     let written = Blocks::of(&disk.written().map_err(TransferError::Read)?);
-    let grown_from = u64::from(parent.volume_size) << 30;
     let (mut delta, mut to_hash) = (Delta::new(), Vec::new());
     for index in all(disk.size()) {
         match (written.has(index), parent.get(index)) {
             (true, _) => to_hash.push(index),
             // Zero now, and something else before.
             (false, Some(before)) if before != *ZERO_BLOCK => delta.push((index, *ZERO_BLOCK)),
-            (false, None) if index.offset() >= grown_from => delta.push((index, *ZERO_BLOCK)),
+            (false, None) if index.offset() + BLOCK_SIZE as u64 > grown_from => {
+                delta.push((index, *ZERO_BLOCK));
+            }
             (false, _) => {}
         }
     }
@@ -181,8 +190,8 @@ mod tests {
             parent.insert(BlockIndex(index), Digest::of(&block(byte)));
         }
         // 0 stays, 1 changes, 2 becomes a hole, 3 was zero and is a hole, 9 is new, 10 is written as zero.
-        let delta =
-            against(&disk(&dir, &[(0, 1), (1, 9), (9, 9), (10, 0)]), &parent, &Stop::never()).await.unwrap();
+        let disk = disk(&dir, &[(0, 1), (1, 9), (9, 9), (10, 0)]);
+        let delta = against(&disk, &parent, 1 << 30, &Stop::never()).await.unwrap();
         assert_eq!(indexes(&delta), [1, 2, 9, 10]);
         assert_eq!(delta[1].1, *ZERO_BLOCK);
     }
@@ -192,8 +201,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let grown = SparseDisk::create(&dir.path().join("grown.raw"), 2 << 30).unwrap();
         let disk: Arc<dyn Disk> = Arc::new(grown);
-        let delta = against(&disk, &BlockMap::new(1), &Stop::never()).await.unwrap();
+        let parent = BlockMap::new(1);
+        let delta = against(&disk, &parent, 1 << 30, &Stop::never()).await.unwrap();
         assert_eq!((delta.len(), delta[0].0), (2048, BlockIndex(2048)));
+        // The last partition ended within a block before the parent's own end.
+        let end = (1 << 30) - 3 * BLOCK_SIZE as u64 + 1024;
+        let delta = against(&disk, &parent, end, &Stop::never()).await.unwrap();
+        assert_eq!((delta.len(), delta[0].0), (2051, BlockIndex(2045)));
     }
 
     #[tokio::test]

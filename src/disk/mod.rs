@@ -22,6 +22,7 @@ pub mod sparse;
 pub mod table;
 pub mod transfer;
 pub mod tree;
+mod zeroout;
 
 use std::io;
 use std::ops::Range;

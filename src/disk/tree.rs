@@ -14,6 +14,7 @@ use super::ids::Volume;
 use super::layout::Layout;
 use super::loop_device::{LoopDevice, LoopError};
 use super::mount::{Mount, MountError, Target};
+use super::zeroout;
 use crate::host::exec::{Cmd, ExecError};
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
@@ -192,6 +193,13 @@ impl MountedTree {
         } else {
             Mount::new(device.node(), target, driver.name, flags, data)?
         };
+        if driver.name == "ext4"
+            && access == Access::ReadWrite
+            && let Some(device) = &own
+        {
+            // Where a kernel has it not, or not for us, all else is as without it.
+            let _ = zeroout::turn_off(device);
+        }
         self.mounts.push(Mounted { mount, device: own, part, kind });
         Ok(())
     }

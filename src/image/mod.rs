@@ -5,5 +5,5 @@ mod register;
 mod sbom;
 
 pub use record::{BaseRecord, Disk, FORMAT, ImagePlace, Record, RecordError, TestRecord, environment};
-pub use register::{RegisterError, draft, register};
+pub use register::{RegisterError, check_billing, draft, register};
 pub use sbom::cyclonedx;

@@ -109,9 +109,50 @@ pub async fn register(
         tags: plan.tags.clone(),
     };
     let id = register_once(&new, plan, cloud, ledger, stop).await?;
+    let image = available(&id, cloud)
+        .await
+        .map_err(|source| RegisterError::NotAvailable { image: id.clone(), source })?;
+    compare(&image, &baked.snapshot, &plan.billing, cloud).await?;
+    Ok(ImagePlace { place: cloud.place.clone(), image: id, snapshot: baked.snapshot.clone() })
+}
+
+/// Looks whether an image that a killed bake registered is billed as its base, as that bake would have done; one that is
+/// not is taken away. One that is not there any more is billed to nobody: it is waited for as long as it may be unseen.
+///
+/// # Errors
+/// [`RegisterError::Billing`], or that it cannot be looked at.
+pub async fn check_billing(
+    id: &ImageId,
+    snapshot: &SnapshotId,
+    wanted: &Billing,
+    cloud: &Cloud,
+    unseen_within: Duration,
+) -> Result<(), RegisterError> {
+    let failed = |source| RegisterError::NotAvailable { image: id.clone(), source };
+    let query = ImageQuery { ids: vec![id.clone()], ..ImageQuery::default() };
+    let seen = Wait { what: "image seen", every: Duration::from_secs(2), within: unseen_within };
+    let found = until(seen, &cloud.place, &Stop::never(), || async {
+        match cloud.images.find(&query).await {
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            other => Ok(other?.into_iter().next()),
+        }
+    })
+    .await;
+    match found {
+        Err(error) if error.kind == ErrorKind::NotYet => Ok(()),
+        Err(error) => Err(failed(error)),
+        Ok(_) => {
+            let image = available(id, cloud).await.map_err(failed)?;
+            compare(&image, snapshot, wanted, cloud).await
+        }
+    }
+}
+
+/// Waits until an image can be used.
+async fn available(id: &ImageId, cloud: &Cloud) -> crate::cloud::Result<Image> {
     let query = ImageQuery { ids: vec![id.clone()], ..ImageQuery::default() };
     // Once it is registered, a stop does not undo it: the wait is short, and the answer is wanted.
-    let image = until(AVAILABLE, &cloud.place, &Stop::never(), || async {
+    until(AVAILABLE, &cloud.place, &Stop::never(), || async {
         let image = match cloud.images.find(&query).await {
             // Just made, and not seen yet; one that was deleted meanwhile is found out when the time is over.
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
@@ -129,13 +170,21 @@ pub async fn register(
         }
     })
     .await
-    .map_err(|source| RegisterError::NotAvailable { image: id.clone(), source })?;
-    let billed = Billing::of(&image);
-    if billed != plan.billing {
-        let left = discard(&id, &baked.snapshot, cloud).await;
-        return Err(RegisterError::Billing { image: id, billed, wanted: plan.billing.clone(), left });
+}
+
+/// Takes an image away that is not billed as its base.
+async fn compare(
+    image: &Image,
+    snapshot: &SnapshotId,
+    wanted: &Billing,
+    cloud: &Cloud,
+) -> Result<(), RegisterError> {
+    let billed = Billing::of(image);
+    if billed == *wanted {
+        return Ok(());
     }
-    Ok(ImagePlace { place: cloud.place.clone(), image: id, snapshot: baked.snapshot.clone() })
+    let left = discard(&image.id, snapshot, cloud).await;
+    Err(RegisterError::Billing { image: image.id.clone(), billed, wanted: wanted.clone(), left })
 }
 
 /// What the plan cannot know of a base that is another account's: its UEFI data, and its other volumes' snapshots, which

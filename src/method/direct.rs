@@ -13,6 +13,8 @@ use crate::report::Timing;
 
 /// The parent's block map in the work folder, for a bake that goes on later.
 const PARENT_MAP: &str = "parent.map";
+/// Where the base's partitions ended, likewise.
+const PARENT_END: &str = "parent.end";
 
 fn gib(size: u32) -> u64 {
     u64::from(size) << 30
@@ -95,10 +97,15 @@ impl Method for Direct {
         };
         // An instance's root would grow into its volume at first boot: here it has that room already.
         let volume_size = plan.size.unwrap_or(0).max(*size).max(own_size);
+        let end_path = bench.work.path().join(PARENT_END);
         if volume_size > own_size && bench.resume.is_none() {
             let phase =
                 bench.reporter.phase(format!("growing the disk from {own_size} to {volume_size} GiB"));
             let layout = base::look(&path, plan, bench).await?;
+            let ends = layout.ids.volumes.iter().map(|one| one.partition.start + one.partition.size);
+            let end = ends.max().unwrap_or_else(|| gib(own_size)).min(gib(own_size));
+            std::fs::write(&end_path, end.to_string())
+                .map_err(|source| BakeCause::File { path: end_path.clone(), source })?;
             match base::enlarge(&path, &layout, gib(volume_size), plan, bench).await {
                 // Nobody asked for more than the base's own volume: its root stays, as it would on an instance.
                 Err(BakeCause::Grow { source, .. })
@@ -115,7 +122,13 @@ impl Method for Direct {
 
         let phase = bench.reporter.phase("finding the changed blocks");
         let disk: Arc<dyn Disk> = Arc::new(SparseDisk::open_read_only(&path)?);
-        let delta = delta::against(&disk, &parent, &bench.stop).await?;
+        let grown_from = match std::fs::read_to_string(&end_path) {
+            Ok(end) => end.parse().unwrap_or_else(|_| gib(own_size)),
+            // It did not grow.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => gib(own_size),
+            Err(source) => return Err(BakeCause::File { path: end_path, source }.into()),
+        };
+        let delta = delta::against(&disk, &parent, grown_from, &bench.stop).await?;
         timings.push(Timing::new("find the delta", phase.done()));
 
         let phase = bench.reporter.phase(format!("storing {} changed blocks of 512 KiB", delta.len()));

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::work::{is_name, own_folder};
@@ -20,6 +21,14 @@ use crate::ledger::{Ledger, LedgerError, Left, Undo};
 #[derive(Debug)]
 pub struct Orphan {
     work: WorkDir,
+}
+
+/// Who brings the record of an image that a killed bake registered to where its user wants it.
+#[async_trait]
+pub trait Deliver: Send + Sync {
+    /// # Errors
+    /// Why it cannot be, in words: what it needs stays then.
+    async fn deliver(&self, folder: &Path, image: &ImageId) -> Result<(), String>;
 }
 
 /// What came of clearing one.
@@ -100,12 +109,7 @@ impl Orphan {
 
     /// Ends what still runs of it, undoes what its ledger names, and removes the folder. Where an image was registered,
     /// `deliver` is given the folder before, and the image; as long as it cannot do its work, what it needs stays.
-    pub async fn clear(
-        self,
-        clouds: &dyn Clouds,
-        now: Timestamp,
-        deliver: &(dyn Fn(&Path, &ImageId) -> Result<(), String> + Sync),
-    ) -> Cleared {
+    pub async fn clear(self, clouds: &dyn Clouds, now: Timestamp, deliver: &dyn Deliver) -> Cleared {
         let path = self.work.path().to_owned();
         let mut cleared = Cleared { path: path.clone(), ..Cleared::default() };
         // First: a process of it could still write to what is undone next.
@@ -127,7 +131,11 @@ impl Orphan {
             }
             Ok(Some(ledger)) => {
                 cleared.undone = ledger.undo_all(clouds, now).await;
-                match ledger.image().map_or(Ok(()), |image| deliver(&path, &image)) {
+                let delivered = match ledger.image() {
+                    Some(image) => deliver.deliver(&path, &image).await,
+                    None => Ok(()),
+                };
+                match delivered {
                     // A file that cannot be removed is read again by the next, who finds nothing to undo.
                     Ok(()) => drop(ledger.close()),
                     Err(why) => cleared.left.add(format!("{}: {why}", path.display())),

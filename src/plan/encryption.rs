@@ -16,6 +16,8 @@ pub struct EncryptionFacts {
     pub default_key: Option<String>,
     /// What the recipe's key is.
     pub key: Option<Key>,
+    /// The recipe's key, where it is not there: told with all else that is looked at before a bake.
+    pub no_key: Option<String>,
 }
 
 /// The base, as far as it matters here.
@@ -66,6 +68,8 @@ pub(super) fn decide(
     }
     let key = match (wanted, &facts.key) {
         (Some(Encrypt::Key(_)), Some(key)) => Some(key.arn.clone()),
+        // Nothing comes of such a plan.
+        (Some(Encrypt::Key(_)), None) => facts.no_key.clone(),
         _ => None,
     };
     let told = |told: String, key: Option<String>| Encryption { key, told, refused: off };
@@ -132,6 +136,7 @@ mod tests {
             by_default: Some(by_default),
             default_key: Some("alias/aws/ebs".to_owned()),
             key: Some(key),
+            no_key: None,
         }
     }
 

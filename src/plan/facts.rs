@@ -276,9 +276,7 @@ async fn encryption(
     if let Some(Encrypt::Key(name)) = &recipe.disk.encrypt {
         match retrying(stop, || cloud.keys.describe(name)).await {
             Ok(key) => facts.key = Some(key),
-            Err(error) if error.kind == ErrorKind::NotFound => {
-                return Err(FactsError::NoKey { key: name.clone(), place: cloud.place.clone() });
-            }
+            Err(error) if error.kind == ErrorKind::NotFound => facts.no_key = Some(name.clone()),
             Err(error) => return Err(error.into()),
         }
     }
@@ -380,8 +378,6 @@ pub enum FactsError {
     NotAnId { key: &'static str, value: String },
     #[error("base: {image} is {state}; name an image that is available")]
     NotAvailable { image: ImageId, state: String },
-    #[error("disk.encrypt: there is no key `{key}` in {place}; name one by alias/NAME, its id or its ARN")]
-    NoKey { key: String, place: Place },
     #[error(
         "disk.volumes: the snapshot {snapshot} is not in {place}, or not completed; name another, or take it out"
     )]

@@ -75,6 +75,13 @@ pub async fn look(plan: &Plan, encryption: &EncryptionFacts, cloud: &Cloud, stop
         };
         findings.push(Finding::new("base", Verdict::Good, text));
     }
+    if let Some(key) = &encryption.no_key {
+        let text = format!(
+            "disk.encrypt: there is no key {key} in {}; name one by alias/NAME, its id or its ARN",
+            cloud.place
+        );
+        findings.push(Finding::new("key", Verdict::Fails, text));
+    }
     findings.extend(encryption.key.as_ref().map(key));
     if encryption.by_default.is_none() {
         let text =
@@ -122,11 +129,11 @@ fn key(key: &Key) -> Finding {
     const WHAT: &str = "key";
     let Key { arn, state, .. } = key;
     if !key.enabled {
-        let text = format!("{arn} is {state}; enable it, or name another under `disk.encrypt`");
+        let text = format!("disk.encrypt: {arn} is {state}; enable it, or name another");
         return Finding::new(WHAT, Verdict::Fails, text);
     }
     if !key.symmetric {
-        let text = format!("{arn} is not symmetric, as EBS needs it; name another under `disk.encrypt`");
+        let text = format!("disk.encrypt: {arn} is not symmetric, as EBS needs it; name another");
         return Finding::new(WHAT, Verdict::Fails, text);
     }
     if key.aws_managed {

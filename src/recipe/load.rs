@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -39,6 +40,27 @@ pub struct Loaded {
     pub digest: Digest,
     /// What has no effect, in the file's order.
     pub warnings: Vec<Problem>,
+    places: Arc<Places>,
+}
+
+impl Loaded {
+    /// `FILE:LINE:COLUMN` of the key that an error of a later stage begins with, as `disk.encrypt: …`; of the file where
+    /// it begins with none. A key that is not written is shown at what it would stand in.
+    #[must_use]
+    pub fn place_of(&self, message: &str) -> String {
+        let file = self.file.display();
+        let word = message.split(':').next().unwrap_or_default();
+        let is_key =
+            |one: &str| !one.is_empty() && one.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        let keys: Vec<&str> = word.split('.').collect();
+        let known = schema::SCHEMA["properties"].get(keys[0]).is_some();
+        if !known || !keys.iter().all(|key| is_key(key)) {
+            return file.to_string();
+        }
+        let path = keys.iter().fold(KeyPath::default(), |path, key| path.key(key));
+        let Spot { line, column, .. } = self.places.key(&path);
+        format!("{file}:{line}:{column}")
+    }
 }
 
 /// Reads the recipe of a folder.
@@ -57,6 +79,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Loaded, RecipeErrors> {
             warnings: findings.warnings(&file, &text, &places),
             digest: Digest::of(&bytes),
             file,
+            places: Arc::new(places),
         }),
         _ => Err(RecipeErrors::Wrong(findings.errors(&file, &text, &places))),
     }

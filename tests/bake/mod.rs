@@ -12,6 +12,8 @@ mod import_on_aws;
 mod launch;
 mod loaders;
 mod quickstart;
+#[cfg(feature = "aws")]
+mod refused_on_aws;
 mod scratch;
 mod secret;
 mod selinux;

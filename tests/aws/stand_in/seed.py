@@ -19,6 +19,7 @@ def plant(asked):
     {account, region, image: {name, disk, size?, description?, fields?: {Architecture, BootMode, ...}, mappings?: further ones,
     holes?: holes of the disk become blocks of zeros, volume?: {VolumeType, Iops, ...}, tags?, snapshot_tags?, uefi_data?,
     owner_alias?, billing?: [PlatformDetails, UsageOperation], billing_registers?: whether RegisterImage keeps it,
+    snapshot_billing?: what RegisterImage makes of the snapshot though its own image has nothing of it,
     product_codes?, public?, shared_with?: [account], copyable?, snapshot_public?, snapshot_shared_with?, key?, created?}}
 
     `setting`: {"encrypt_by_default": true} of the account in the region.
@@ -60,6 +61,8 @@ def _image(account, region, given):
     snapshot.complete(0)
     if given.get("billing"):
         snapshot.billing = (*given["billing"], given.get("billing_registers", False))
+    if given.get("snapshot_billing"):
+        snapshot.billing = (*given["snapshot_billing"], True)
     snapshot.product_codes = list(given.get("product_codes", []))
     if given.get("snapshot_public"):
         snapshot.create_volume_permission_groups.add("all")
