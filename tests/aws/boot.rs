@@ -93,3 +93,40 @@ fn an_image_is_booted_on_an_instance_that_is_always_ended() {
     yard.assert_nothing_left();
     cloud.finish();
 }
+
+/// A whole system: its checks come as user data, run in the guest, and answer on its console.
+#[test]
+fn a_systems_checks_run_on_an_instance_and_answer_on_its_console() {
+    if !gate::has(&TOOLS) {
+        return;
+    }
+    let Some(shared) = Yard::shared() else { return };
+    let (yard, cloud) = (Yard::new(), StandIn::start());
+    cloud.settings(json!({ "machines": "qemu", "noise_mebibytes": 1 }));
+    let record = shared.record("os-base");
+    let disk = yard.path().join("base.raw");
+    let snapshot = record["images"][0]["snapshot"].as_str().unwrap();
+    shared.run(&["snapshot", "download", snapshot, disk.to_str().unwrap()]).ok();
+    let (base, _) = cloud.seed_image(cloud.account(), json!({ "name": "os-base", "disk": disk }));
+    std::fs::remove_file(&disk).unwrap();
+    yard.recipe(
+        "web",
+        &small::recipe(
+            "web",
+            &format!("{{ image: {base} }}"),
+            "provision:\n  - shell: { run: 'echo made >/etc/made' }\n\
+             checks:\n  - command: { run: 'cat /etc/made', contains: made }\n  \
+             - service: { name: ssh, running: true }\n\
+             boot: { within: 15m }\n",
+        ),
+    );
+    run(&cloud, &yard, &["bake", "web"]).ok();
+    let boot = machine();
+    let said = run(&cloud, &yard, &["test", "web"]).ok();
+    drop(boot);
+    assert!(!said.out.contains("not judged"), "{}", said.out);
+    assert_eq!(yard.record("web")["test"]["failed"], 0);
+    ended(&cloud, 1);
+    yard.assert_nothing_left();
+    cloud.finish();
+}
