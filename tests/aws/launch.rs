@@ -96,7 +96,7 @@ impl Bakery {
 }
 
 /// 64 MiB of ext4 without a partition table: a root with busybox and nothing else.
-fn root_disk(to: &Path) {
+pub fn root_disk(to: &Path) {
     let root = tempfile::tempdir().unwrap();
     let at = |path: &str| root.path().join(path);
     for folder in ["usr/bin", "usr/sbin", "etc", "mnt", "srv", "tmp", "root", "var/log"] {

@@ -12,7 +12,7 @@ mod boot;
 mod connect;
 mod fixture;
 #[cfg(feature = "aws")]
-mod launch;
+pub mod launch;
 #[cfg(feature = "aws")]
 mod machines;
 #[cfg(feature = "aws")]

@@ -2,9 +2,12 @@
 //! took effect, at the level of HTTP; and the program is killed between any two. Afterwards, after a sweep where it was
 //! killed, the account holds nothing, or one whole image; and at most one import. Nothing is untagged at any moment.
 
-use std::collections::BTreeMap;
+mod launch;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -15,15 +18,23 @@ use crate::yard::{Said, Yard};
 
 const STEPS: &str = "provision:\n  - shell: { run: 'mkdir -p /etc/made; echo made >/etc/made/by' }\n";
 
+/// How long an instance of the stand-in may take to end, and how often is looked.
+const ENDED: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Bakes at work at once: most of one is waiting.
 const AT_ONCE: usize = 4;
 
+/// What changes nothing.
+const READS: [&str; 5] = ["Describe", "Get", "Head", "List", "AssumeRole"];
+
 /// The calls that make something, and where their tags are.
-const CREATES: [(&str, &str, &[&str]); 4] = [
+const CREATES: [(&str, &str, &[&str]); 5] = [
     ("StartSnapshot", "Tags", &[]),
     ("RegisterImage", "TagSpecifications", &["image"]),
     ("CopyImage", "TagSpecifications", &["image", "snapshot"]),
     ("CreateImage", "TagSpecifications", &["image", "snapshot"]),
+    ("RunInstances", "TagSpecifications", &["instance", "volume"]),
 ];
 
 /// An account that holds nothing, a vendor's public image beside it, and the recipes that bake in it.
@@ -62,7 +73,7 @@ impl<'a> Account<'a> {
         let mut all = Vec::new();
         for exchange in self.cloud.exchanges() {
             let operation = exchange["operation"].as_str().unwrap().to_owned();
-            if ["Describe", "Get", "List", "AssumeRole"].iter().any(|read| operation.starts_with(read)) {
+            if READS.iter().any(|read| operation.starts_with(read)) {
                 continue;
             }
             let count = counts.entry(operation.clone()).or_insert(0);
@@ -72,10 +83,25 @@ impl<'a> Account<'a> {
         all
     }
 
+    /// What the account holds. Instances end by themselves once they were told to, and EC2 forgets them.
+    fn held(&self) -> Value {
+        let began = Instant::now();
+        loop {
+            let mut state = self.cloud.state();
+            let ending = state["instances"].to_string().contains("shutting-down");
+            if !ending || began.elapsed() > ENDED {
+                let instances = state["instances"].as_object_mut().unwrap();
+                instances.retain(|_, one| one["state"] != "terminated");
+                return state;
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
     /// That the account holds nothing, or one whole image, and at most one import; the image's id.
     #[track_caller]
     fn assert_settled(&self, after: &str) -> Option<String> {
-        let state = self.cloud.state();
+        let state = self.held();
         let all = |kind: &str| state[kind].as_object().unwrap().clone();
         let (imports, baked): (Vec<_>, Vec<_>) =
             all("images").into_iter().partition(|(_, image)| image["tags"].get("bakehouse:import").is_some());
@@ -120,7 +146,7 @@ impl<'a> Account<'a> {
                 );
             }
         }
-        for kind in ["snapshots", "images"] {
+        for kind in ["snapshots", "images", "instances", "volumes"] {
             for (id, one) in self.cloud.state()[kind].as_object().unwrap() {
                 assert!(one["tags"].to_string().contains("bakehouse:"), "{after}: {id} has no tags: {one:#}");
             }
@@ -143,13 +169,18 @@ impl<'a> Account<'a> {
 
 /// Does every job on an account of its own.
 fn each<J: Sync>(jobs: &[J], work: impl Fn(&Account, &J) + Sync) {
+    in_yards(AT_ONCE, jobs, |yard, job| work(&Account::new(yard), job));
+}
+
+/// Does every job, a few of them at once, each in a yard that no other uses meanwhile.
+fn in_yards<J: Sync>(at_once: usize, jobs: &[J], work: impl Fn(&Yard, &J) + Sync) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(jobs.len()) {
+        for _ in 0..at_once.min(jobs.len()) {
             scope.spawn(|| {
                 let yard = Yard::small().unwrap();
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    work(&Account::new(&yard), job);
+                    work(&yard, job);
                 }
             });
         }
@@ -161,14 +192,15 @@ fn is_tried(operation: &str, number: usize, of: usize) -> bool {
     operation != "PutSnapshotBlock" || [1, of / 2, of].contains(&number)
 }
 
-/// How a call is struck: the rule's words, and whether the bake has to go on.
-const STRIKES: [(&str, &str, bool); 6] = [
+/// How a call is struck: the rule's words, and whether the bake has to go on. AWS itself denies nothing that takes effect.
+const STRIKES: [(&str, &str, bool); 7] = [
     ("throttle", "before", true),
     ("error", "before", true),
     ("error", "after", true),
     ("drop", "before", true),
     ("drop", "after", true),
     ("denied", "before", false),
+    ("denied", "after", false),
 ];
 
 fn rule(service: &str, operation: &str, number: usize, kind: &str, when: &str) -> Value {
@@ -177,7 +209,11 @@ fn rule(service: &str, operation: &str, number: usize, kind: &str, when: &str) -
     if kind == "denied" {
         rule["kind"] = json!("error");
         rule["status"] = json!(403);
-        let code = if service == "ec2" { "UnauthorizedOperation" } else { "AccessDeniedException" };
+        let code = match service {
+            "ec2" => "UnauthorizedOperation",
+            "s3" => "AccessDenied",
+            _ => "AccessDeniedException",
+        };
         rule["code"] = json!(code);
         rule["message"] = json!("you are not authorized");
         if service == "ebs" {
@@ -313,6 +349,57 @@ fn what_does_not_show_is_undone_all_the_same() {
             let said = account.bake(method, "");
             account
                 .assert_ended(&said, &format!("{method}: no answer to {operation}, and nothing to be seen"));
+        }
+    }
+}
+
+/// The ids of a kind in a text.
+fn ids(text: &str, kind: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    words.filter(|word| word.starts_with(kind)).map(str::to_owned).collect()
+}
+
+/// Where clean-up is refused too, the error lists exactly what is left, and a sweep takes it when it may.
+#[test]
+fn what_may_not_be_taken_away_is_told_and_swept_later() {
+    let Some(yard) = Yard::small() else { return };
+    for method in METHODS {
+        for (service, operation) in
+            [("ebs", "PutSnapshotBlock"), ("ebs", "CompleteSnapshot"), ("ec2", "RegisterImage")]
+        {
+            let account = Account::new(&yard);
+            let for_good = |service: &str, operation: &str| {
+                let mut rule = rule(service, operation, 1, "denied", "before");
+                rule["times"] = json!(1000);
+                rule
+            };
+            account.cloud.faults(json!([
+                for_good(service, operation),
+                for_good("ec2", "DeleteSnapshot"),
+                for_good("ec2", "DeregisterImage"),
+            ]));
+            let said = account.bake(method, "").code(4);
+            let after = format!("{method}, {operation} and clean-up refused: {}", said.err);
+            assert!(said.out.is_empty(), "{after}");
+            account.assert_tagged(&after);
+            let state = account.held();
+            let images = state["images"].as_object().unwrap().values();
+            let imports: Vec<String> = images.map(|image| image["snapshots"].to_string()).collect();
+            let left: BTreeSet<String> = state["snapshots"].as_object().unwrap().keys().cloned().collect();
+            let left: BTreeSet<String> = left
+                .into_iter()
+                .filter(|id| !imports.iter().any(|uses| uses.contains(id.as_str())))
+                .collect();
+            assert_eq!(left.len(), 1, "{after}: {state:#}");
+            let told = said.err.split("left behind").nth(1).unwrap_or_default();
+            assert_eq!(ids(told, "snap-"), left, "{after}");
+            // Nothing may be taken away yet.
+            let swept = account.run(&["sweep"], "").code(4);
+            assert!(left.iter().all(|id| swept.err.contains(id.as_str())), "{after}: {}", swept.err);
+            account.cloud.faults(json!([]));
+            let swept = account.run(&["sweep"], "").ok();
+            assert_eq!(account.assert_settled(&format!("{after}: {}", swept.err)), None);
+            account.yard.assert_nothing_left();
         }
     }
 }

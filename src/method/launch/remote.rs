@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{LaunchError, Objects};
 use crate::cloud::{
-    CommandId, CommandState, ErrorKind, Execution, InstanceId, NewCommand, OutputTo, Wait, retrying, until,
+    CloudError, CommandId, CommandState, ErrorKind, Execution, InstanceId, NewCommand, OutputTo, Wait,
+    retrying, until,
 };
 use crate::method::{BakeCause, Bench};
 use crate::provision::{Outcome, OutcomeEnd, OutcomeFailure};
@@ -23,6 +24,8 @@ const FOLLOW: Duration = Duration::from_secs(6);
 const FOLLOWING: Duration = Duration::from_secs(60);
 /// How long a part of a cloud may not know of a command that was just sent.
 const KNOWN: Duration = Duration::from_secs(120);
+const SENT_ONCE: &str =
+    "whether the instance got the command is not known, and it must not run twice: bake again";
 /// Lines of a command's output that an error shows.
 const TAIL: usize = 10;
 
@@ -87,9 +90,18 @@ impl Remote<'_> {
             }),
         };
         let commands = &self.bench.cloud.commands;
-        // Not by the ledger: a command that was sent twice does no harm but to an instance that goes with it, and is
-        // over with it.
-        Ok(retrying(&self.bench.stop, || commands.send(&self.instance, &new)).await?)
+        // Not by the ledger: a command is over with its instance. SSM has no token for it, so one whose answer is lost is
+        // not sent again: steps must not run twice, and the seal takes away what a second one would need.
+        let call = || async {
+            commands.send(&self.instance, &new).await.map_err(|error| {
+                if error.kind.may_hide_an_effect() {
+                    CloudError { kind: ErrorKind::Unknown, ..error.with_advice(SENT_ONCE) }
+                } else {
+                    error
+                }
+            })
+        };
+        Ok(retrying(&self.bench.stop, call).await?)
     }
 
     async fn wait(&mut self, id: &CommandId, follow: bool) -> Result<Execution, BakeCause> {

@@ -131,3 +131,17 @@ class Oracle(unittest.TestCase):
         self.assertTrue(wrong(201, b"<html>"))
         self.assertTrue(wrong(400, {"Message": "no"}, **{"x-amzn-errortype": "NoSuchException"}))
         self.assertEqual(wrong(400, {"Message": "no"}, **{"x-amzn-errortype": "ValidationException"}), [])
+
+    def test_operations_of_one_path_are_told_apart_by_what_they_require(self):
+        headers = {"authorization": "AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/s3/aws4_request, Signature=0"}
+        for method, target, more, name in (
+            ("PUT", "/bucket/key?x-id=PutObject", {}, "PutObject"),
+            ("PUT", "/bucket/key", {"x-amz-copy-source": "/bucket/other"}, "CopyObject"),
+            ("PUT", "/bucket/key?partNumber=1&uploadId=u", {}, "UploadPart"),
+            ("DELETE", "/bucket/key", {}, "DeleteObject"),
+            ("DELETE", "/bucket/key?uploadId=u", {}, "AbortMultipartUpload"),
+            ("GET", "/bucket/key", {}, "GetObject"),
+            ("GET", "/bucket?list-type=2", {}, "ListObjectsV2"),
+        ):
+            request = oracle.Request(method, target, {**headers, **more}, b"")
+            self.assertEqual((request.name, list(request.wrong)), (name, []))

@@ -179,8 +179,14 @@ class Invocation:
         """Runs the script once. (status, details, code), or None where it is to run again after a reboot."""
         machine, boot = self.machine, self.machine.boots
         folder = f"/var/lib/amazon/ssm/{machine.instance.id}/document/orchestration/{self.command}/{PLUGIN}/0.{PLUGIN}"
-        root = machine.enter()
-        root.put(f"{folder}/_script.sh", "\n".join(self.params["commands"]).encode() + b"\n", 0o700)
+        try:
+            root = machine.enter()
+            root.put(f"{folder}/_script.sh", "\n".join(self.params["commands"]).encode() + b"\n", 0o700)
+        except OSError:
+            # The machine may go down at any moment, this one too.
+            if machine.boots == boot and machine.state == "running":
+                raise
+            return self._interrupted(boot)
         environment = {
             **ENVIRONMENT,
             "AWS_SSM_INSTANCE_ID": machine.instance.id,
@@ -241,11 +247,12 @@ class Invocation:
         """Waits for the agent of the next boot: None, or how it ended."""
         limit = time.monotonic() + patience
         while agent_of(self.machine) != "Online":
-            if self.cancelled.is_set():
+            # One that is terminated never comes back.
+            over = self.machine.state == "terminated"
+            if self.cancelled.wait(max(0, limit - time.monotonic()) if over else 0.05):
                 return "Cancelled", "Cancelled", -1
             if time.monotonic() > limit:
                 return "TimedOut", "ExecutionTimedOut", -1
-            time.sleep(0.05)
         return None
 
     def _upload(self):

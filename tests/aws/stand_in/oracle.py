@@ -107,7 +107,7 @@ class Request:
                 self.wrong.add("parameters sent to an operation without input")
             return name
         self.protocol = "rest-xml" if "rest-xml" in protocols else "rest-json"
-        routed = wire.route(model, method, target)
+        routed = wire.route(model, method, target, headers)
         if routed is None:
             return None
         operation, labels, query = routed

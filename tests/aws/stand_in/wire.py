@@ -242,7 +242,8 @@ def from_query(shape, node, path, wrong, ec2):
 
 @functools.cache
 def routes_of(model):
-    """(method, pattern of the path, fixed query keys, query keys that it needs, operation) of every REST operation."""
+    """(method, pattern of the path, fixed query keys, what else is required, operation) of every REST operation: where two
+    have one path, as PutObject and CopyObject, the required query keys and headers tell them apart."""
     routes = []
     for name in model.operation_names:
         operation = model.operation_model(name)
@@ -251,29 +252,26 @@ def routes_of(model):
         pattern = re.sub(r"\\\{(\w+)\\\+\\\}", r"(?P<\1>.+)", pattern)
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern)
         fixed = {k for k, _ in urllib.parse.parse_qsl(query, keep_blank_values=True)}
-        # Of two operations on one path (DeleteObject, AbortMultipartUpload) one cannot be without a parameter.
-        needed = {
-            member.serialization.get("name", name)
-            for name, member in (operation.input_shape.members.items() if operation.input_shape else ())
-            if name in operation.input_shape.required_members and member.serialization.get("location") == "querystring"
-        }
-        routes.append((operation.http["method"], re.compile(f"^{pattern}/?$"), fixed, needed, operation))
+        required = set()
+        if "rest-xml" in protocols_of(model) and operation.input_shape is not None:
+            members = [operation.input_shape.members[one].serialization for one in operation.input_shape.required_members]
+            required = {one["name"].lower() for one in members if one.get("location") in ("querystring", "header")}
+        routes.append((operation.http["method"], re.compile(f"^{pattern}/?$"), fixed, required, operation))
     return routes
 
 
-def route(model, method, target):
+def route(model, method, target, headers):
     """(operation, labels, query) of a REST request, or None."""
     path, _, query = target.partition("?")
     pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
     keys = {k for k, _ in pairs}
-    # How an SDK names the operation, where the path does not tell it (PutObject, CopyObject).
-    said = dict(pairs).get("x-id")
+    given = {k.lower() for k in keys} | set(headers)
     best = None
-    for its_method, pattern, fixed, needed, operation in routes_of(model):
+    for its_method, pattern, fixed, required, operation in routes_of(model):
         found = pattern.match(path) if its_method == method else None
-        if not found or not (fixed | needed) <= keys:
+        if not found or not fixed <= keys or not required <= given:
             continue
-        score = (operation.name == said, len(fixed | needed), -len(found.groupdict()))
+        score = (len(fixed) + len(required), -len(found.groupdict()))
         if best is None or score > best[0]:
             labels = {k: urllib.parse.unquote(v) for k, v in found.groupdict().items()}
             best = (score, operation, labels, [(k, v) for k, v in pairs if k not in fixed])
