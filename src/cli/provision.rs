@@ -266,7 +266,7 @@ async fn sealed(args: &Args, reporter: &Reporter, stop: &Stop) -> anyhow::Result
         match late.arg(&args.bundle).detach() {
             Ok(_) => begun().await,
             Err(error) => {
-                reporter.warning(format!("the machine does not turn itself off: {}", chain(&error)))
+                reporter.warning(format!("the machine does not turn itself off: {}", chain(&error)));
             }
         }
     }

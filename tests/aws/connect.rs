@@ -12,6 +12,9 @@ use serde_json::json;
 use super::StandIn;
 use crate::yard::Said;
 
+/// Names and values of an environment.
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 /// `images` as nobody in no region, but for the stand-in's address and `set`.
 fn images(cloud: &StandIn, set: &[(&str, &str)], options: &[&str]) -> Said {
     run(cloud, set, &[&["images"], options].concat())
@@ -59,7 +62,7 @@ fn the_option_is_stronger_than_the_environment_and_that_than_the_profile() {
         ("AWS_PROFILE", "bakery"),
     ];
     let with_region = [&profile[..], &[("AWS_REGION", "eu-west-1")]].concat();
-    let cases: [(&[(&str, &str)], &[&str], &str); 3] = [
+    let cases: [(Variables, &[&str], &str); 3] = [
         (&profile, &[], "eu-central-1"),
         (&with_region, &[], "eu-west-1"),
         (&with_region, &["--region", "us-west-2"], "us-west-2"),
