@@ -92,7 +92,8 @@ impl Commands for AwsCommands {
         let answer = call.send().await.map_err(self.0.failed(POLL))?;
         let output = answer.standard_output_content().unwrap_or_default().to_owned();
         let errors = answer.standard_error_content().unwrap_or_default().to_owned();
-        let cut = output.chars().count() >= OUTPUT || errors.chars().count() >= ERRORS;
+        // Its documentation says characters; the agent counts bytes (amazon-ssm-agent, `StringPrefix`).
+        let cut = output.len() >= OUTPUT || errors.len() >= ERRORS;
         let details = answer.status_details().unwrap_or_default();
         let state = answer
             .status()

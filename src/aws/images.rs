@@ -43,6 +43,16 @@ impl Images for AwsImages {
         let mut images = Vec::new();
         while let Some(page) = pages.next().await {
             for image in page.map_err(self.0.failed(DESCRIBE))?.images() {
+                if image.state() == Some(&ec2::ImageState::Deregistered) {
+                    // It is shown for a while after it is gone.
+                    if named {
+                        let id = image.image_id().unwrap_or_default();
+                        let text = format!("{id} is deregistered");
+                        let (kind, place) = (ErrorKind::NotFound, &self.0.place);
+                        return Err(crate::cloud::CloudError::new(kind, DESCRIBE, place, text));
+                    }
+                    continue;
+                }
                 match read(image) {
                     Ok(image) => images.push(image),
                     // Among many, one that is not for Bakehouse is passed over; one that is asked for by id is not.
@@ -174,7 +184,6 @@ fn read(image: &ec2::Image) -> std::result::Result<Image, String> {
         Some(ec2::ImageState::Available) => ImageState::Available,
         Some(ec2::ImageState::Pending | ec2::ImageState::Transient) => ImageState::Pending,
         Some(ec2::ImageState::Disabled) => ImageState::Disabled,
-        Some(ec2::ImageState::Deregistered) => return Err("it is deregistered".to_owned()),
         _ => ImageState::Failed,
     };
     // One that is pending may have no date yet.

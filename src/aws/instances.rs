@@ -28,6 +28,8 @@ struct Launched {
     architecture: Architecture,
     boot_mode: Option<BootMode>,
     root_device: Option<String>,
+    /// Names of those that are EBS volumes.
+    volumes: Vec<String>,
 }
 
 impl AwsInstances {
@@ -57,15 +59,28 @@ impl AwsInstances {
                 _ => None,
             }),
             root_device: image.root_device_name().map(str::to_owned),
+            volumes: image
+                .block_device_mappings()
+                .iter()
+                .filter(|device| device.ebs().is_some())
+                .filter_map(|device| device.device_name().map(str::to_owned))
+                .collect(),
         })
     }
 
-    /// A root volume larger than the image's, under the image's own name for it.
-    fn root(&self, image: &Launched, size: u32) -> Result<ec2::BlockDeviceMapping> {
-        let name = image.root_device.as_ref().ok_or_else(|| self.refused("the image has no root device"))?;
-        let size = i32::try_from(size).map_err(|_| self.refused(format!("no disk has {size} GiB")))?;
-        let ebs = ec2::EbsBlockDevice::builder().volume_size(size).delete_on_termination(true).build();
-        Ok(ec2::BlockDeviceMapping::builder().device_name(name).ebs(ebs).build())
+    /// Its volumes, under the image's own names for them: each goes with the instance, whatever the image says of it, and
+    /// the root may be larger than the image's.
+    fn volumes(&self, image: &Launched, size: Option<u32>) -> Result<Vec<ec2::BlockDeviceMapping>> {
+        let root = image.root_device.as_ref().ok_or_else(|| self.refused("the image has no root device"))?;
+        let size = size
+            .map(|size| i32::try_from(size).map_err(|_| self.refused(format!("no disk has {size} GiB"))))
+            .transpose()?;
+        let mapping = |name: &String| {
+            let ebs = ec2::EbsBlockDevice::builder().delete_on_termination(true);
+            let ebs = ebs.set_volume_size(size.filter(|_| name == root)).build();
+            ec2::BlockDeviceMapping::builder().device_name(name).ebs(ebs).build()
+        };
+        Ok(image.volumes.iter().map(mapping).collect())
     }
 }
 
@@ -126,14 +141,14 @@ impl Instances for AwsInstances {
                 ));
         }
         let kind = new.kind.as_deref().unwrap_or_else(|| small(image.architecture));
-        let devices = match new.root_size {
-            Some(size) => vec![self.root(&image, size)?],
-            None => Vec::new(),
-        };
-        let tags: Vec<_> = [ec2::ResourceType::Instance, ec2::ResourceType::Volume]
-            .into_iter()
-            .filter_map(|what| tagged(what, &new.tags))
-            .collect();
+        let devices = self.volumes(&image, new.root_size)?;
+        // All that the call makes: a policy that asks for the tags asks it of each (aws:RequestTag is judged per resource).
+        let spot_request = new.build.as_ref().filter(|build| build.spot);
+        let made =
+            [ec2::ResourceType::Instance, ec2::ResourceType::Volume, ec2::ResourceType::NetworkInterface]
+                .into_iter()
+                .chain(spot_request.map(|_| ec2::ResourceType::SpotInstancesRequest));
+        let tags: Vec<_> = made.filter_map(|what| tagged(what, &new.tags)).collect();
         let metadata = ec2::InstanceMetadataOptionsRequest::builder()
             .http_tokens(ec2::HttpTokensState::Required)
             .http_put_response_hop_limit(HOP_LIMIT)
@@ -251,7 +266,12 @@ mod tests {
 
     #[test]
     fn the_firmware_is_the_images_or_its_architectures() {
-        let image = |architecture, boot_mode| Launched { architecture, boot_mode, root_device: None };
+        let image = |architecture, boot_mode| Launched {
+            architecture,
+            boot_mode,
+            root_device: None,
+            volumes: Vec::new(),
+        };
         let (intel, graviton) = (Architecture::X86_64, Architecture::Arm64);
         assert_eq!(firmware(&image(intel, None)), BootMode::LegacyBios);
         assert_eq!(firmware(&image(graviton, None)), BootMode::Uefi);

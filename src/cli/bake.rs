@@ -262,6 +262,15 @@ impl Baking<'_> {
                         session
                             .reporter
                             .warning(format!("{image} was registered after all: {}", chain(&error)));
+                        if baked.image.is_none() {
+                            let settles = session.clouds.settles_within();
+                            let (cloud, made) = (&session.cloud, &baked.snapshot);
+                            let checked =
+                                image::check_billing(&image, made, &plan.billing, cloud, settles).await;
+                            if let Err(error) = checked {
+                                return Err(not_registered(&error, left.and(closed(bench)), &session).into());
+                            }
+                        }
                         record.images.push(ImagePlace {
                             place: plan.place.clone(),
                             image,

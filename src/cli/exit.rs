@@ -1,4 +1,4 @@
-//! Exit codes. They are contracts: DESIGN.md and README.md list them, and one exhaustive match makes them.
+//! Exit codes. They are contracts: README.md lists them, and one exhaustive match makes them.
 
 use std::fmt;
 

@@ -236,7 +236,7 @@ fn secrets(args: &Args, recipe: &Path) -> anyhow::Result<BTreeMap<String, String
     environment.extend(read.environment);
     let folder = Path::new(IN_MEMORY).join("files");
     for (number, (name, content)) in read.files.iter().enumerate() {
-        if Path::new(name).components().any(|part| matches!(part, std::path::Component::ParentDir)) {
+        if !Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_))) {
             // Outside of the recipe's folder on the host that baked; here it would be anywhere.
             anyhow::bail!(
                 "secret-env: `{name}` lies outside of the recipe's folder: bring it in by a variable"

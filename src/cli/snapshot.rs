@@ -1,6 +1,6 @@
 //! `bakehouse snapshot`: disk files to snapshots and back, by hand. The engine of bakes, used alone: for recovery, for
-//! moving disks and for measuring. In AWS it needs the EBS direct APIs and DescribeSnapshots, and DeleteSnapshot where an
-//! upload fails.
+//! moving disks and for measuring. In AWS it calls the EBS direct APIs and DescribeSnapshots, and DeleteSnapshot where an
+//! upload fails; for its tags StartSnapshot wants ec2:CreateTags as well.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -206,8 +206,11 @@ fn carry_over(base: &OwnBase, of_recipe: &[SnapshotId], attributes: &mut ImageAt
 /// Takes away an image that is registered and not what it should be, with its snapshot; gives what is left of it.
 async fn discard(id: &ImageId, snapshot: &SnapshotId, cloud: &Cloud) -> Left {
     let (mut left, never) = (Left::Nothing, Stop::never());
-    if let Err(error) = retrying(&never, || cloud.images.deregister(id)).await {
-        left.add(format!("image {id} in {}: {error}", cloud.place));
+    match retrying(&never, || cloud.images.deregister(id)).await {
+        // The answer of an earlier try was lost.
+        Err(error) if error.kind == ErrorKind::NotFound => {}
+        Err(error) => left.add(format!("image {id} in {}: {error}", cloud.place)),
+        Ok(()) => {}
     }
     // It may be seen as in use for a moment after the image is gone.
     let removed = until(UNUSED, &cloud.place, &never, || async {

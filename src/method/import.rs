@@ -113,7 +113,7 @@ async fn make(import: &Import, attempt: u32, plan: &Plan, bench: &Bench) -> Resu
     })
 }
 
-/// What EC2 says of an image whose snapshots are not shared (aws-facts: "You do not have permission to access the
+/// What EC2 says of an image whose snapshots are not shared (coreos/bugs#1090: "You do not have permission to access the
 /// storage of this ami"); it has no code of its own.
 fn is_storage(error: &CloudError) -> bool {
     error.message.contains("storage of this ami")

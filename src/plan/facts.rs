@@ -271,7 +271,15 @@ async fn encryption(
         Err(error) => return Err(error.into()),
     }
     if facts.by_default == Some(true) {
-        facts.default_key = retrying(stop, || cloud.account.default_key()).await?;
+        match retrying(stop, || cloud.account.default_key()).await {
+            Ok(key) => facts.default_key = key,
+            // It is told and nothing more: the account's own setting encrypts, whoever may read its name.
+            Err(error) if error.kind == ErrorKind::Denied => {
+                warnings
+                    .push(format!("which key the account encrypts with by default is not known: {error}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     if let Some(Encrypt::Key(name)) = &recipe.disk.encrypt {
         match retrying(stop, || cloud.keys.describe(name)).await {

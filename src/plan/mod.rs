@@ -351,6 +351,20 @@ fn check_launch(recipe: &Recipe, facts: &Facts) -> Result<(), PlanError> {
     if let Some(at) = recipe.provision.iter().position(|step| matches!(step, Step::Ansible(_))) {
         return Err(PlanError::LaunchAnsible { step: at + 1 });
     }
+    // The image is made of the instance, by a call that knows none of these.
+    let (disk, image) = (&recipe.disk, &recipe.image);
+    let unknown = [
+        ("disk.encrypt", disk.encrypt.is_some()),
+        ("disk.type", disk.kind.is_some()),
+        ("disk.iops", disk.iops.is_some()),
+        ("disk.throughput", disk.throughput.is_some()),
+        ("disk.volumes", !disk.volumes.is_empty()),
+        ("image.imds", image.imds.is_some()),
+        ("image.boot-mode", image.boot_mode.is_some()),
+    ];
+    if let Some((key, _)) = unknown.into_iter().find(|(_, set)| *set) {
+        return Err(PlanError::LaunchKeeps { key });
+    }
     if facts.place.partition == crate::cloud::Partition::local() {
         return Ok(());
     }
@@ -482,7 +496,8 @@ fn default_description(recipe: &Recipe, base: &BasePlan) -> String {
         BasePlan::File { path, .. } => path.display().to_string(),
         BasePlan::Image { name, .. } => name.clone(),
     };
-    format!("{} on {on}, baked by Bakehouse", recipe.name)
+    // EC2 and EBS take 255 characters; a file's path alone can be longer.
+    format!("{} on {on}, baked by Bakehouse", recipe.name).chars().take(255).collect()
 }
 
 /// Why a recipe cannot be carried out here.
@@ -516,6 +531,10 @@ pub enum PlanError {
         "step {step}: `ansible` runs where Bakehouse runs, and reaches no instance of the method launch; run Ansible in a `shell` step"
     )]
     LaunchAnsible { step: usize },
+    #[error(
+        "{key}: an image that the method launch makes has this as its base has it; take the key out, or bake by another method"
+    )]
+    LaunchKeeps { key: &'static str },
     #[error("disk.volumes: {device} is the root's; say of it under `disk` itself")]
     RootAsVolume { device: String },
     #[error("disk.volumes: the base has no volume at {device} that `no-device` could take away; take it out")]

@@ -283,6 +283,26 @@ fn what_direct_cannot_take_is_launched_or_refused_with_launch_as_advice() {
     }
 }
 
+/// An image of an instance is made by a call that knows none of these: nothing is promised that is not kept.
+#[test]
+fn what_an_image_of_an_instance_cannot_have_is_refused() {
+    let cases = [
+        ("disk.encrypt", serde_json::json!({ "disk": { "encrypt": "alias/a" } })),
+        ("disk.type", serde_json::json!({ "disk": { "type": "gp3", "iops": 4000 } })),
+        (
+            "disk.volumes",
+            serde_json::json!({ "disk": { "volumes": [{ "device": "/dev/sdf", "size": "1GiB" }] } }),
+        ),
+        ("image.imds", serde_json::json!({ "image": { "imds": "required" } })),
+        ("image.boot-mode", serde_json::json!({ "image": { "boot-mode": "uefi" } })),
+    ];
+    for (key, mut rest) in cases {
+        rest["method"] = "launch".into();
+        let refused = error(&recipe(rest), &on(base()));
+        assert!(refused.starts_with(key) && refused.contains("launch"), "{key}: {refused}");
+    }
+}
+
 #[test]
 fn the_accounts_default_and_the_recipes_key_decide_whether_an_own_base_is_copied() {
     let plain = recipe(serde_json::json!({}));

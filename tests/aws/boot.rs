@@ -59,9 +59,11 @@ fn an_image_is_booted_on_an_instance_that_is_always_ended() {
     let folder = tempfile::tempdir().unwrap();
     let words = WORDS.trim();
     let mut launched = 0;
-    for (power_off, wanted, code, told) in
-        [(false, words, 0, "boot"), (true, "never said", 6, "ended"), (false, "never said", 6, "never said")]
-    {
+    for (power_off, wanted, code, told) in [
+        (false, words, 0, "boot"),
+        (true, "never said", 6, "ended"),
+        (false, "never said", 6, "no answer within 40 s"),
+    ] {
         let disk = speaking(folder.path(), power_off);
         let name = format!("speaking-{}", launched + 1);
         let (base, _) =

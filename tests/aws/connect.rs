@@ -117,7 +117,7 @@ fn a_container_has_its_credentials_from_its_own_endpoint() {
         ("AWS_REGION", "eu-west-1"),
     ];
     images(&cloud, &set, &[]).ok();
-    let asked = told.recv().unwrap();
+    let asked = told.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
     assert!(asked.starts_with("get /role ") && asked.contains("authorization: let-me-in"), "{asked}");
     assert_eq!(regions(&cloud, 0), ["eu-west-1"]);
     cloud.finish();

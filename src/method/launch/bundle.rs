@@ -1,6 +1,6 @@
 //! What is sent to the instance: the bundle of a plan, and the secrets that its steps take.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use base64::Engine;
 
@@ -11,8 +11,18 @@ use crate::provision::{Bundle, BundleSecrets, Content, Entry};
 use crate::recipe::Step;
 use crate::report::can_hide;
 
-/// Variables that AWS's SDKs take credentials and a region from: for steps with `aws: true`.
-const AWS: &str = "AWS_";
+/// Variables that mean the same on the instance, for steps with `aws: true`. The addresses by which a container has its
+/// credentials do not, and would hide the instance's own profile, which such a step has without any of these.
+const AWS: [&str; 6] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+];
+/// Those of them that are told to nobody.
+const HIDDEN: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// Packs the steps with the files that they bring in.
 pub(super) fn pack(plan: &Plan, bench: &Bench) -> Result<Vec<u8>, LaunchError> {
@@ -72,6 +82,13 @@ pub(super) fn secrets(plan: &Plan, bench: &Bench) -> Result<Option<BundleSecrets
                 secrets.environment.insert(variable.clone(), value.clone());
             }
             if let Some(file) = &from.file {
+                // It lies at the same path in the bundle's folder there: any other would be a file of the image's own.
+                if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) {
+                    let why = format!(
+                        "names {file}, which is outside of the recipe's folder: copy it there, or bring it in by a variable"
+                    );
+                    return Err(refused(name, why));
+                }
                 let at = bench.recipe_dir.join(file);
                 let bytes = std::fs::read(&at).map_err(|source| LaunchError::File { path: at, source })?;
                 let text = String::from_utf8_lossy(&bytes);
@@ -83,7 +100,10 @@ pub(super) fn secrets(plan: &Plan, bench: &Bench) -> Result<Option<BundleSecrets
             }
         }
         if shell.aws {
-            for (name, value) in bench.environment.iter().filter(|(name, _)| name.starts_with(AWS)) {
+            for (name, value) in bench.environment.iter().filter(|(name, _)| AWS.contains(&name.as_str())) {
+                if HIDDEN.contains(&name.as_str()) {
+                    bench.reporter.hide(value);
+                }
                 secrets.environment.insert(name.clone(), value.clone());
             }
         }

@@ -17,8 +17,9 @@ use crate::recipe::{Launch, SubnetChoice};
 const WHAT: &str = "build instance";
 /// How long it may live where the recipe says nothing.
 const WITHIN: Duration = Duration::from_secs(3600);
-/// Seconds of life beyond that, in which its image is made and it is ended properly.
-const SPARE: u32 = 600;
+/// Seconds of life beyond that: until it can be reached (ten minutes at most), sealing (half an hour at most), and ten
+/// minutes in which its image is begun. Shorter, it would turn itself off under the seal.
+const SPARE: u32 = 600 + 1800 + 600;
 
 /// How long the steps may take, from the launch on.
 pub(super) fn within(launch: &Launch) -> Duration {

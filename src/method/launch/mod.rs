@@ -107,7 +107,9 @@ async fn map(snapshot: &SnapshotId, size: u32, bench: &Bench) -> Result<BlockMap
     let path = bench.work.disk();
     let disk: Arc<dyn Disk> = Arc::new(SparseDisk::create(&path, u64::from(size) << 30)?);
     match pipe(bench).download(snapshot, &disk).await {
-        Err(TransferError::Cloud(error)) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid) => {
+        Err(TransferError::Cloud(error) | TransferError::Get { source: error, .. })
+            if matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid) =>
+        {
             bench.reporter.warning(format!("the record has no block map: {error}"));
             Ok(BlockMap::new(size))
         }

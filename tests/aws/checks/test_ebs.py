@@ -1,4 +1,4 @@
-"""The EBS direct APIs (aws-facts 1)."""
+"""The EBS direct APIs (docs/what-aws-has-seen.md)."""
 
 from .server import BLOCK, Case, block, checksum
 
@@ -132,7 +132,7 @@ class Reading(Case):
 
 
 class Encryption(Case):
-    """The table of aws-facts 1.4."""
+    """The table of docs/what-aws-has-seen.md."""
 
     def setUp(self):
         super().setUp()

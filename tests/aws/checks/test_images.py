@@ -1,4 +1,4 @@
-"""Images (aws-facts 4)."""
+"""Images (docs/what-aws-has-seen.md)."""
 
 import datetime
 import os

@@ -75,7 +75,7 @@ class Blocks:
 
     def to_disk(self, path, gib, noise=True):
         """Writes a volume of `gib` GiB as a raw file. A block that was never written reads as noise: absent is not zero
-        (aws-facts 1.3), and whoever counts on it must see that here."""
+        (docs/what-aws-has-seen.md), and whoever counts on it must see that here."""
         with open(path, "wb") as disk:
             disk.truncate(gib << 30)
             for index in range((gib << 30) // BLOCK_SIZE):

@@ -1,4 +1,4 @@
-"""CopyImage (aws-facts 4.2): into the account that asks, with the blocks of its snapshots."""
+"""CopyImage (docs/what-aws-has-seen.md): into the account that asks, with the blocks of its snapshots."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The EBS direct APIs (aws-facts 1). They do not pass through moto: a block costs little more than its SHA-256."""
+"""The EBS direct APIs (docs/what-aws-has-seen.md). They do not pass through moto: a block costs little more than its SHA-256."""
 
 import base64
 import binascii
@@ -94,7 +94,7 @@ def start_snapshot(account, region, tenant, params):
     """StartSnapshot. Assumptions:
     - a parent belongs to the account itself, or is shared with it, and is completed;
     - a child is at least as large as its parent, else INVALID_VOLUME_SIZE;
-    - the encryption table is aws-facts 1.4; a key without Encrypted=true is refused;
+    - the encryption table is docs/what-aws-has-seen.md; a key without Encrypted=true is refused;
     - a key that is missing, disabled or being deleted is INVALID_CUSTOMER_KEY, one of another account DEPENDENCY_ACCESS_DENIED;
     - a repeated ClientToken gives the first answer with the state of now; with other parameters it is a conflict."""
     asked = json.dumps({k: v for k, v in params.items() if k != "ClientToken"}, sort_keys=True, default=str)
@@ -142,7 +142,7 @@ def told(snapshot, params):
 
 
 def key_for(account, region, params, parent):
-    """The table of aws-facts 1.4."""
+    """The table of docs/what-aws-has-seen.md."""
     encrypted, named = params.get("Encrypted"), params.get("KmsKeyArn")
     by_default = snapshots.encrypts_by_default(account, region)
 

@@ -1,4 +1,4 @@
-"""What can be asked of an image attribute by attribute, and what can be changed later (aws-facts 4.3, 4.4)."""
+"""What can be asked of an image attribute by attribute, and what can be changed later (docs/what-aws-has-seen.md)."""
 
 from botocore.utils import parse_timestamp
 from moto.core.responses import ActionResult, EmptyResult

@@ -1,4 +1,4 @@
-"""Images as EC2 has them (aws-facts 4.1, 4.3): every field kept, their states, whom they are shared with. Copying is copies.py's,
+"""Images as EC2 has them (docs/what-aws-has-seen.md): every field kept, their states, whom they are shared with. Copying is copies.py's,
 what may be changed later image_attributes.py's."""
 
 import re
@@ -127,7 +127,7 @@ class Image(Ami):
             "DeprecationTime": describing.text_of(self.deprecated_at) if self.deprecated_at else None,
             "DeregistrationProtection": self.protection if own else None,
             "ProductCodes": [{"ProductCodeId": c, "ProductCodeType": "marketplace"} for c in self.product_codes],
-            # Tags of another account's image do not show (aws-facts 4.7).
+            # Tags of another account's image do not show (docs/what-aws-has-seen.md).
             "Tags": describing.tag_list(self) if own else [],
             **{k: v for k, v in self.fields.items() if k in KEPT},
             **self.source,

@@ -2,7 +2,7 @@
 has what EC2 says of it.
 
 Assumptions:
-- The disk is the image's root volume: its snapshot's blocks, and noise where none was ever written (aws-facts 1.3), up to
+- The disk is the image's root volume: its snapshot's blocks, and noise where none was ever written (docs/what-aws-has-seen.md), up to
   `noise_mebibytes`; what is beyond that reads as zeros, so that large volumes cost no disk here.
 - `machines: none` (the default): nothing boots. Commands run in namespaces on this host, user data is not run, the console is
   empty. `machines: qemu`: a real guest; no commands reach it, as it has no agent that knows the stand-in.

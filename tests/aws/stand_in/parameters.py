@@ -41,7 +41,7 @@ def put_parameter(self):
 
     Assumptions:
     - a value of the type aws:ec2:image that is no image's id is refused at once; one of an image that is not there is
-      answered well and never stored, as AWS's asynchronous check has it (aws-facts, S10);
+      answered well and never stored, as AWS's asynchronous check has it (docs/what-aws-has-seen.md);
     - a standard parameter's value has 1 to 4,096 bytes."""
     name, value = self._get_param("Name"), self._get_param("Value") or ""
     refuse_name(name, self.current_account, self.region)

@@ -1,4 +1,4 @@
-"""Service Quotas: those of EBS and EC2 that a bake looks at (aws-facts 1.5, 4.1), with their real codes and AWS's defaults.
+"""Service Quotas: those of EBS and EC2 that a bake looks at (docs/what-aws-has-seen.md), with their real codes and AWS's defaults.
 
 Assumptions: every account has the defaults, unless the tenant's setting `quotas` says otherwise ({code: value}); GetServiceQuota
 answers also for quotas that were never raised."""

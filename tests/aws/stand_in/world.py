@@ -11,7 +11,7 @@ ACCESS_KEY = re.compile(r"^AKIABAKE(\d{12})$")
 
 # Where nothing else is said. A tenant changes its own by POST /stand-in/settings.
 SETTINGS = {
-    # Seconds after StartSnapshot in which EBS says that the snapshot does not exist (aws-facts S2: up to two minutes).
+    # Seconds after StartSnapshot in which EBS says that the snapshot does not exist (docs/what-aws-has-seen.md: up to two minutes).
     "put_not_found_seconds": 0.0,
     # The same for EC2's calls, and for images.
     "describe_not_found_seconds": 0.0,
