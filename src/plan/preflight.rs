@@ -200,7 +200,7 @@ async fn quotas(plan: &Plan, cloud: &Cloud, stop: &Stop) -> Vec<Finding> {
             Ok(used) => {
                 let mut finding = of_quota(quota, used as u64, more, limit);
                 // Those of CreateSnapshot and of other services are counted too, and do not count for this quota.
-                if quota == Quota::PendingSnapshots && finding.verdict == Verdict::Fails {
+                if quota == Quota::PendingSnapshots && used > 0 && finding.verdict == Verdict::Fails {
                     finding.verdict = Verdict::Note;
                 }
                 finding
