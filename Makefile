@@ -38,8 +38,10 @@ image: ## build the container image by docker or buildah (TARGET=bakehouse, ansi
 provisioner: ## build the program that the method launch brings to instances (static)
 	@scripts/provisioner $(ARCHITECTURES)
 
-live: ## try it in a real AWS account: says what that makes and costs, asks, cleans up
-	@scripts/live
+live: ## try it in a real AWS account (BASE=ami-… or a parameter): says what that makes and costs, asks, cleans up
+	@echo "==> building bakehouse with the AWS SDK (the first time ten minutes)" >&2
+	@cargo build --release --locked --quiet --bin bakehouse --example live
+	@$(if $(SUDO),sudo --preserve-env) target/release/examples/live
 
 packages: ## install the system packages that bakes and tests need
 	@scripts/install-packages
@@ -52,7 +54,7 @@ bench: packages ## measure bakes against their limits: a table (about six minute
 	@$(SUDO) $$(which cargo) bench --no-default-features --quiet --bench speed -- $(BENCH)
 
 # coldsnap's EC2 crate is not optimised, which would take ten minutes: it is called once, to wait.
-bench-ebs: ## measure the block engine beside coldsnap: a table (four minutes; the first time it compiles both for long)
+bench-ebs: ## measure blocks and a bake beside coldsnap: a table (eight minutes, as root; the first time it compiles both for long)
 	@echo "==> building bakehouse with the AWS SDK, coldsnap and the measurement"
 	@cargo build --release --quiet --target-dir target/aws
 	@cargo install coldsnap --locked --quiet --root target/coldsnap --target-dir target/coldsnap/build \
@@ -67,7 +69,7 @@ lint: ## formatting and lints, both feature sets
 	@cargo clippy --quiet --all-targets -- -D warnings
 
 schema: ## write docs/bake.schema.json and the tests' snapshots anew
-	@BAKEHOUSE_UPDATE=1 INSTA_UPDATE=always cargo test --quiet --no-default-features --test bakehouse recipes::
+	@BAKEHOUSE_UPDATE=1 INSTA_UPDATE=always cargo test --quiet --no-default-features --test bakehouse -- recipes:: buildspecs::
 
 fuzz: ## try hostile input for long: TARGET=recipe (or all of them), SECONDS=60 each
 	@scripts/fuzz "$(TARGET)" "$(or $(SECONDS),60)"

@@ -6,10 +6,12 @@ use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
-use bakehouse::acceptance::{Boot, Requirement, enabled, find_answer, junit, stage, static_checks, tail};
+use bakehouse::acceptance::{
+    Boot, Case, Requirement, enabled, find_answer, junit, stage, static_checks, tail,
+};
 use bakehouse::cloud::{
-    BlockIndex, BlockToken, Cloud, Clouds, Digest, NewSnapshot, PageToken, SnapshotId, SnapshotQuery, Tags,
-    Token,
+    BlockIndex, BlockSink, BlockToken, Cloud, Clouds, Digest, NewSnapshot, PageToken, SnapshotId,
+    SnapshotQuery, Tags, Token,
 };
 use bakehouse::disk::boot_check::check;
 use bakehouse::disk::boot_check::grub::menu;
@@ -27,7 +29,7 @@ use bakehouse::ledger::Ledger;
 use bakehouse::local::{LocalClouds, metadata};
 use bakehouse::method::keep;
 use bakehouse::provision::{PackageFormat, RootFacts, installed};
-use bakehouse::recipe::{self, Check, FileCheck, LoadOptions, Size, Span};
+use bakehouse::recipe::{self, Check, FileCheck, LoadOptions, Size, Span, buildspec};
 use bakehouse::stage::StageToken;
 use base64::Engine;
 use tempfile::TempDir;
@@ -48,8 +50,9 @@ const fn with_programs(name: &'static str, run: fn(&[u8])) -> Target {
     Target { name, run, runs_programs: true }
 }
 
-pub const TARGETS: [Target; 32] = [
+pub const TARGETS: [Target; 33] = [
     pure("recipe", read_recipe),
+    pure("buildspec", read_buildspec),
     pure("record", read_record),
     pure("block-map", read_block_map),
     pure("sizes-and-durations", read_words),
@@ -129,6 +132,19 @@ fn read_recipe(data: &[u8]) {
         Ok(loaded) => {
             let shown = loaded.recipe.to_yaml().unwrap();
             assert!(shown.len() < 64 << 20, "{} bytes of recipe", shown.len());
+        }
+        Err(error) => {
+            let told = error.to_string();
+            assert!(!told.is_empty() && told.len() < 1 << 20, "{} bytes of error", told.len());
+        }
+    });
+}
+
+fn read_buildspec(data: &[u8]) {
+    with_file(nothing, buildspec::FILE, data, |dir| match buildspec::load(&dir.join(buildspec::FILE)) {
+        Ok(loaded) => {
+            let told: Vec<String> = loaded.warnings.iter().map(|warning| warning.as_warning()).collect();
+            assert!(told.join("\n").len() < 1 << 20);
         }
         Err(error) => {
             let told = error.to_string();
@@ -304,7 +320,8 @@ fn read_accounts(data: &[u8]) {
         }))
         .unwrap();
         let outcomes = wait(static_checks(&root, &[Check::File(check)], &Stop::never()));
-        let _ = junit("fuzz", &outcomes, &String::from_utf8_lossy(data));
+        let cases: Vec<Case> = outcomes.iter().map(Case::from).collect();
+        let _ = junit("fuzz", &cases, &String::from_utf8_lossy(data));
     });
 }
 
@@ -360,6 +377,11 @@ fn shelf() -> Shelf {
 
 /// A snapshot of a local store with this file in it; the bytes are tokens too.
 fn read_store(file: &str, data: &[u8]) {
+    struct Nobody;
+    impl BlockSink for Nobody {
+        fn begin(&self, _: Digest) {}
+        fn piece(&self, _: &[u8]) {}
+    }
     thread_local! {
         static SHELF: OnceCell<Shelf> = const { OnceCell::new() };
     }
@@ -378,7 +400,7 @@ fn read_store(file: &str, data: &[u8]) {
                 .await;
             let _ = snapshots.list_blocks(id, None).await;
             let _ = snapshots.list_blocks(id, Some(&PageToken(text.clone()))).await;
-            let _ = snapshots.get_block(id, BlockIndex(0), &BlockToken(text)).await;
+            let _ = snapshots.get_block(id, BlockIndex(0), &BlockToken(text), &Nobody).await;
         });
     });
 }

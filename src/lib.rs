@@ -12,6 +12,7 @@ pub mod image;
 pub mod ledger;
 pub mod local;
 pub mod method;
+pub mod pipeline;
 pub mod plan;
 pub mod policy;
 pub mod provision;

@@ -5,6 +5,7 @@
 mod acceptance;
 mod aws;
 mod bake;
+mod buildspecs;
 mod cli;
 mod conformance;
 mod container;
@@ -13,8 +14,13 @@ mod faults;
 mod fuzz;
 mod gate;
 mod hostile;
+#[cfg(feature = "aws")]
+mod jobs;
 mod layout;
 mod ledger;
+#[cfg(feature = "aws")]
+mod live;
+mod pipeline;
 mod provision;
 mod recipes;
 mod store;

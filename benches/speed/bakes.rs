@@ -3,20 +3,19 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bakehouse::cloud::{BLOCK_SIZE, ZERO_BLOCK};
 use bakehouse::disk::BlockMap;
 use serde_json::Value;
 
+use super::child::{self, Base, SMALL};
 use super::machine::forget;
+use super::process;
 use super::table::{Limit, Table};
 
 const MIB: u64 = 1 << 20;
-/// What the steps of a child write: random bytes, so that every block of them is a changed one.
-const DELTA: u64 = 64 * MIB;
 /// What a bake may do besides provisioning, on the smaller base.
 const BESIDES: f64 = 3.0;
 /// Peak memory of the program, on any base.
@@ -25,8 +24,6 @@ const MEMORY: f64 = 150.0;
 const SCRATCH: f64 = 1.25;
 /// What a child adds to the store against its changed blocks.
 const GROWTH: f64 = 1.1;
-/// How often memory is looked at. The kernel keeps the peak: only what grows in the last of these is missed.
-const LOOK: Duration = Duration::from_millis(5);
 /// Runs of each child; the middle one counts, since other programs of the machine are in the way now and then.
 const RUNS: usize = 3;
 
@@ -41,19 +38,11 @@ struct Run {
     wall: f64,
     /// MiB.
     peak: f64,
+    /// Of the program itself, without those that it started, in seconds.
+    processor: f64,
     record: Value,
 }
 
-/// A base to bake children on.
-struct Base {
-    name: &'static str,
-    /// GiB.
-    disk: u64,
-    /// Bytes of its files and file system.
-    used: u64,
-}
-
-const SMALL: Base = Base { name: "small", disk: 2, used: 750 * MIB };
 const LARGE: Base = Base { name: "large", disk: 20, used: 6144 * MIB };
 
 impl Yard<'_> {
@@ -92,12 +81,12 @@ impl Yard<'_> {
         let blocks = map.iter().filter(|(_, digest)| *digest != *ZERO_BLOCK).count();
         let in_use = (blocks * BLOCK_SIZE) as f64;
 
-        let child = format!("{name}-child");
+        let of_it = format!("{name}-child");
         let mut runs = Vec::new();
         let mut grown = 0.0;
         for _ in 0..RUNS {
             let before = allocated(&self.store())?;
-            let run = self.bake(&child, &recipe(&child, name, "", DELTA))?;
+            let run = self.bake(&of_it, &child::recipe(&of_it, &format!("family: {name}")))?;
             let changed = run.record["disk"]["changed-blocks"].as_u64().context("no changed blocks")?;
             let added = allocated(&self.store())?.saturating_sub(before) as f64;
             grown = added / (changed * BLOCK_SIZE as u64) as f64;
@@ -115,7 +104,8 @@ impl Yard<'_> {
             limit,
         );
         if let Some(run) = runs.iter().find(|run| run.besides() <= besides) {
-            for (part, seconds) in run.parts() {
+            table.row("    its own processor time", run.processor, "s", Limit::None);
+            for (part, seconds) in child::parts(run.wall, &run.record) {
                 table.row(format!("    of it: {part}"), seconds, "s", Limit::None);
             }
         }
@@ -128,7 +118,7 @@ impl Yard<'_> {
         );
 
         forget_blocks(&files(&self.store().join("blocks"))?)?;
-        let cold = self.bake(&child, &recipe(&child, name, "", DELTA))?;
+        let cold = self.bake(&of_it, &child::recipe(&of_it, &format!("family: {name}")))?;
         table.row(
             format!("    the same, the base's blocks not in the page cache, on {gib} GiB"),
             cold.besides(),
@@ -142,32 +132,20 @@ impl Yard<'_> {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("bake.yml"), recipe)?;
-        let began = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bakehouse"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
+        command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.folder)
             .args(["bake", "--quiet", "--fresh"])
             .env("BAKEHOUSE_LOCAL", self.store())
             .env("BAKEHOUSE_WORK", self.folder.join("work"))
-            .arg(&folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
-        let mut peak = 0;
-        let status = loop {
-            peak = peak.max(peak_kib(child.id()).unwrap_or(0));
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            std::thread::sleep(LOOK);
-        };
-        let wall = began.elapsed().as_secs_f64();
-        if !status.success() {
-            bail!("the bake of {name} failed: {status}");
-        }
+            .arg(&folder);
+        let (_, cost) = process::run(&mut command).with_context(|| format!("the bake of {name}"))?;
         let record = fs::read(self.out(name).join("image.json"))?;
-        Ok(Run { wall, peak: peak as f64 / 1024.0, record: serde_json::from_slice(&record)? })
+        let (wall, peak) = (cost.wall.as_secs_f64(), cost.memory as f64 / MIB as f64);
+        let processor = cost.processor.as_secs_f64();
+        Ok(Run { wall, peak, processor, record: serde_json::from_slice(&record)? })
     }
 
     fn store(&self) -> PathBuf {
@@ -179,71 +157,20 @@ impl Yard<'_> {
     }
 }
 
+impl Run {
+    fn besides(&self) -> f64 {
+        child::besides(self.wall, &self.record)
+    }
+}
+
 /// What children of a base took besides provisioning, in seconds, and the base's bytes that are not zero.
 struct Besides {
     besides: f64,
     in_use: f64,
 }
 
-impl Run {
-    /// Seconds from the process's start to its end, less what its steps and the seal took.
-    fn besides(&self) -> f64 {
-        self.wall
-            - self.timings().filter(|(name, _)| provisions(name)).map(|(_, seconds)| seconds).sum::<f64>()
-    }
-
-    /// What [`Run::besides`] consists of.
-    fn parts(&self) -> Vec<(String, f64)> {
-        let mut parts: Vec<(String, f64)> = self
-            .timings()
-            .filter(|(name, _)| !provisions(name))
-            .map(|(name, seconds)| (name.to_owned(), seconds))
-            .collect();
-        let told: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
-        parts.push(("start, look, mount, trim, unmount, end".to_owned(), self.besides() - told));
-        parts
-    }
-
-    fn timings(&self) -> impl Iterator<Item = (&str, f64)> {
-        let timings = self.record["timings"].as_array().into_iter().flatten();
-        timings.filter_map(|timing| Some((timing["name"].as_str()?, timing["seconds"].as_f64()?)))
-    }
-}
-
-fn provisions(timing: &str) -> bool {
-    timing.starts_with("step ") || timing == "seal"
-}
-
 fn timing(record: &Value, name: &str) -> Option<f64> {
     record["timings"].as_array()?.iter().find(|timing| timing["name"] == name)?["seconds"].as_f64()
-}
-
-impl Base {
-    /// The quickstart's system with random bytes up to what shall be in use.
-    fn recipe(&self) -> String {
-        let disk = format!("disk: {{ size: {}GiB }}\n", self.disk);
-        let fill = format!("$(({} - $(stat -f -c '(%b - %f) * %S' /)))", self.used);
-        steps(self.name, "os-base", &disk, &fill)
-    }
-}
-
-fn recipe(name: &str, base: &str, disk: &str, bytes: u64) -> String {
-    steps(name, base, disk, &bytes.to_string())
-}
-
-fn steps(name: &str, base: &str, disk: &str, bytes: &str) -> String {
-    format!(
-        "version: 1\nname: {name}\narchitecture: x86_64\nbase: {{ family: {base} }}\n{disk}provision:\n\
-         - shell: {{ run: \"head -c {bytes} /dev/urandom > /var/lib/{name}.random\" }}\n\
-         image: {{ name: \"{{name}}-{{date}}\" }}\n"
-    )
-}
-
-/// The most memory that a process had so far.
-fn peak_kib(process: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Bytes that the files below a folder have on the disk.

@@ -11,8 +11,10 @@
 )]
 
 mod bakes;
+mod child;
 mod machine;
 mod pipeline;
+mod process;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -57,7 +59,7 @@ fn main() -> anyhow::Result<ExitCode> {
     runtime.block_on(pipeline::measure(dir, &sample, &machine, &mut table))?;
     std::fs::remove_file(&sample)?;
     std::fs::remove_dir_all(dir.join("pipeline"))?;
-    Yard { folder: dir }.measure(&os_base()?, &mut table)?;
+    Yard { folder: dir }.measure(&child::os_base()?, &mut table)?;
 
     table.note(format!(
         "{} processors; a factor is how often a value fits into its limit: below 1 it is missed",
@@ -110,16 +112,4 @@ impl Drop for Work {
         // Where a bake failed: as far as it can be removed. The next measurement removes the rest.
         let _ = tree::remove(&self.folder);
     }
-}
-
-/// The quickstart's recipe, on a disk of 2 GiB, so that the bases of the measurement can have the sizes that they are
-/// defined by.
-fn os_base() -> anyhow::Result<String> {
-    const SIZE: &str = "size: 3GiB";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart/os-base/bake.yml");
-    let text = std::fs::read_to_string(&path)?;
-    if !text.contains(SIZE) {
-        bail!("{} has no `{SIZE}` any more", path.display());
-    }
-    Ok(text.replace(SIZE, "size: 2GiB"))
 }

@@ -43,6 +43,8 @@ pub struct BootSpec {
     pub checks: Vec<Check>,
     pub boot: BootTest,
     pub bake: String,
+    /// The image's. What is launched has it too, so that a policy can tell whose it is.
+    pub family: String,
 }
 
 impl BootSpec {
@@ -156,8 +158,6 @@ impl BootStage<'_> {
         let lifetime_seconds = u32::try_from(within.as_secs()).unwrap_or(u32::MAX).saturating_add(SPARE);
         let lifetime = SignedDuration::from_secs(i64::from(lifetime_seconds));
         let expires = clock::whole_seconds(clock::wall() + LAUNCHING + lifetime);
-        let mut tags = self.own_tags(&nonce);
-        tags.insert(tag("expires"), expires.to_string());
         let new = NewInstance {
             image: self.image.id.clone(),
             kind: options.kind.clone(),
@@ -166,7 +166,7 @@ impl BootStage<'_> {
             root_size: options.root_size,
             lifetime_seconds,
             build: None,
-            tags,
+            tags: self.tags(&nonce, expires),
         };
         if stop.is_requested() {
             return Err(AcceptanceError::Stopped { left: Left::Nothing });
@@ -392,15 +392,20 @@ impl BootStage<'_> {
         ])
     }
 
-    fn intent(&self, nonce: &str, expires: Timestamp, token: Option<String>) -> Intent {
+    fn tags(&self, nonce: &str, expires: Timestamp) -> Tags {
         let mut tags = self.own_tags(nonce);
         tags.insert(tag("expires"), expires.to_string());
+        tags.insert(tag("family"), self.spec.family.clone());
+        tags
+    }
+
+    fn intent(&self, nonce: &str, expires: Timestamp, token: Option<String>) -> Intent {
         Intent {
             kind: Kind::Instance,
             place: self.cloud.place.clone(),
             what: format!("boot of {}", self.image.id),
             token,
-            tags,
+            tags: self.tags(nonce, expires),
             role: Role::Temporary,
         }
     }

@@ -1,4 +1,4 @@
-//! Outcomes as JUnit XML, within the limits of CodeBuild's test reports.
+//! Outcomes of checks, and of stages, as JUnit XML, within the limits of CodeBuild's test reports.
 
 use std::fmt::Write;
 
@@ -7,38 +7,87 @@ use super::outcome::{Outcome, Status};
 /// Characters of a message: CodeBuild refuses a report with a longer one.
 const LONGEST_MESSAGE: usize = 5000;
 
-/// One suite with a case for each outcome; `console` stands beside them where it is not empty.
+/// A case of a report: a check, or a stage as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    pub name: String,
+    /// What sort of case it is; with the suite's name before it, its class.
+    pub kind: String,
+    pub seconds: f64,
+    pub end: End,
+}
+
+/// How a case ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Passed,
+    Failed {
+        /// The sort of failure.
+        kind: String,
+        /// What is wrong, in a line.
+        reason: String,
+        /// All that is told of it.
+        told: String,
+    },
+    /// With the reason.
+    Skipped(String),
+}
+
+impl Case {
+    /// A stage as a whole: `bake`, `test`.
+    #[must_use]
+    pub fn of_stage(stage: &str, seconds: f64, end: End) -> Self {
+        Self { name: stage.to_owned(), kind: "stage".to_owned(), seconds, end }
+    }
+}
+
+impl From<&Outcome> for Case {
+    fn from(outcome: &Outcome) -> Self {
+        let Outcome { name, kind, status, seconds } = outcome;
+        let end = match status {
+            Status::Passed => End::Passed,
+            Status::Failed(reason) => {
+                End::Failed { kind: kind.clone(), reason: reason.clone(), told: reason.clone() }
+            }
+            Status::NotJudged(reason) => End::Skipped(reason.clone()),
+        };
+        Self { name: name.clone(), kind: kind.clone(), seconds: *seconds, end }
+    }
+}
+
+/// One suite with these cases; `console` stands beside them where it is not empty.
 #[must_use]
-pub fn junit(suite: &str, outcomes: &[Outcome], console: &str) -> String {
-    let count =
-        |wanted: fn(&Status) -> bool| outcomes.iter().filter(|outcome| wanted(&outcome.status)).count();
-    let failures = count(|status| matches!(status, Status::Failed(_)));
-    let skipped = count(|status| matches!(status, Status::NotJudged(_)));
-    let seconds: f64 = outcomes.iter().map(|outcome| outcome.seconds).sum();
+pub fn junit(suite: &str, cases: &[Case], console: &str) -> String {
+    let count = |wanted: fn(&End) -> bool| cases.iter().filter(|case| wanted(&case.end)).count();
+    let failures = count(|end| matches!(end, End::Failed { .. }));
+    let skipped = count(|end| matches!(end, End::Skipped(_)));
+    let seconds: f64 = cases.iter().map(|case| case.seconds).sum();
     let suite = escaped(suite);
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
     // Writing to a string cannot fail.
     let _ = writeln!(
         xml,
         "  <testsuite name=\"{suite}\" tests=\"{}\" failures=\"{failures}\" errors=\"0\" skipped=\"{skipped}\" time=\"{seconds:.3}\">",
-        outcomes.len()
+        cases.len()
     );
-    for outcome in outcomes {
+    for case in cases {
         let _ = write!(
             xml,
             "    <testcase classname=\"{suite}.{}\" name=\"{}\" time=\"{:.3}\"",
-            escaped(&outcome.kind),
-            escaped(&outcome.name),
-            outcome.seconds
+            escaped(&case.kind),
+            escaped(&case.name),
+            case.seconds
         );
-        let _ = match &outcome.status {
-            Status::Passed => writeln!(xml, "/>"),
-            Status::Failed(reason) => writeln!(
+        let _ = match &case.end {
+            End::Passed => writeln!(xml, "/>"),
+            End::Failed { kind, reason, told } => writeln!(
                 xml,
-                ">\n      <failure message=\"{0}\">{0}</failure>\n    </testcase>",
-                escaped(&cut(reason))
+                ">\n      <failure type=\"{}\" message=\"{}\">{}</failure>\n    </testcase>",
+                escaped(kind),
+                escaped(&cut(reason)),
+                escaped(&cut(told))
             ),
-            Status::NotJudged(reason) => {
+            End::Skipped(reason) => {
                 writeln!(xml, ">\n      <skipped message=\"{}\"/>\n    </testcase>", escaped(&cut(reason)))
             }
         };
@@ -84,28 +133,40 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn outcome(name: &str, status: Status) -> Outcome {
-        Outcome { name: name.into(), kind: "command".into(), status, seconds: 1.5 }
+    fn case(name: &str, status: Status) -> Case {
+        Case::from(&Outcome { name: name.into(), kind: "command".into(), status, seconds: 1.5 })
     }
 
     #[test]
-    fn every_outcome_is_a_case() {
+    fn every_outcome_and_every_stage_is_a_case() {
         let xml = junit(
             "web",
             &[
-                outcome("a", Status::Passed),
-                outcome("b <&\"'\u{1b}[0m>", Status::Failed("line\nend\0".into())),
-                outcome("c", Status::NotJudged("later".into())),
+                Case::of_stage(
+                    "bake",
+                    2.0,
+                    End::Failed {
+                        kind: "JobFailed".into(),
+                        reason: "why".into(),
+                        told: "why\nand all".into(),
+                    },
+                ),
+                case("a", Status::Passed),
+                case("b <&\"'\u{1b}[0m>", Status::Failed("line\nend\0".into())),
+                case("c", Status::NotJudged("later".into())),
             ],
             "]]> console",
         );
         insta::assert_snapshot!(xml, @r#"
         <?xml version="1.0" encoding="UTF-8"?>
         <testsuites>
-          <testsuite name="web" tests="3" failures="1" errors="0" skipped="1" time="4.500">
+          <testsuite name="web" tests="4" failures="2" errors="0" skipped="1" time="6.500">
+            <testcase classname="web.stage" name="bake" time="2.000">
+              <failure type="JobFailed" message="why">why&#10;and all</failure>
+            </testcase>
             <testcase classname="web.command" name="a" time="1.500"/>
             <testcase classname="web.command" name="b &lt;&amp;&quot;&apos;�[0m&gt;" time="1.500">
-              <failure message="line&#10;end�">line&#10;end�</failure>
+              <failure type="command" message="line&#10;end�">line&#10;end�</failure>
             </testcase>
             <testcase classname="web.command" name="c" time="1.500">
               <skipped message="later"/>
@@ -118,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_message_is_within_the_limit() {
-        let xml = junit("s", &[outcome("a", Status::Failed("ä".repeat(6000)))], "");
+        let xml = junit("s", &[case("a", Status::Failed("ä".repeat(6000)))], "");
         let message = xml.split("message=\"").nth(1).unwrap().split('"').next().unwrap();
         assert_eq!(message.chars().count(), LONGEST_MESSAGE);
     }

@@ -16,7 +16,7 @@ pub use boot::{AcceptanceError, Boot, BootReport, BootSpec, BootStage, LaunchOpt
 pub use console::{Stage, stage, tail};
 pub use frame::{Answer, Judged, Verdict, find_answer};
 pub use in_root::{has_cloud_init, static_checks};
-pub use junit::junit;
+pub use junit::{Case, End, junit};
 pub use outcome::{Outcome, Status, combined, kind, name};
 pub use script::{LARGEST_USER_DATA, Script, ScriptError};
 pub use unit::{Enabled, enabled};

@@ -7,40 +7,57 @@ pub(super) const LOG_IN: &str = "log in again (`aws sso login`), set AWS_PROFILE
 pub(super) const UNREACHED: &str = "is the network there, is the region's name right, and does AWS_ENDPOINT_URL, where it is set, name what it should?";
 
 /// The IAM action that an operation needs, and on what. `*`: the action knows no resources (service authorization
-/// reference). Written with REGION, ACCOUNT and PARTITION.
+/// reference). Written with REGION, ACCOUNT and PARTITION. An operation whose name another service has too has its service
+/// before it.
 #[rustfmt::skip]
-const PERMISSIONS: [(&str, &str, &str); 39] = [
+const PERMISSIONS: [(&str, &str, &str); 56] = [
+    ("AcknowledgeJob", "codepipeline:AcknowledgeJob", "*"),
     ("AssumeRole", "sts:AssumeRole", "the role, whose trust policy must name the caller"),
+    ("AttachVolume", "ec2:AttachVolume", "arn:PARTITION:ec2:REGION:ACCOUNT:volume/* and the instance"),
+    ("CancelCommand", "ssm:CancelCommand", "*"),
     ("CompleteSnapshot", "ebs:CompleteSnapshot", "arn:PARTITION:ec2:REGION::snapshot/*"),
     ("CopyImage", "ec2:CopyImage", "arn:PARTITION:ec2:REGION::image/* and arn:PARTITION:ec2:REGION::snapshot/*"),
     ("CreateImage", "ec2:CreateImage", "arn:PARTITION:ec2:REGION::image/*, ::snapshot/* and the instance"),
     ("CreateRepository", "ecr:CreateRepository", "arn:PARTITION:ecr:REGION:ACCOUNT:repository/*"),
+    ("CreateSnapshot", "ec2:CreateSnapshot and ec2:CreateTags", "arn:PARTITION:ec2:REGION::snapshot/* and arn:PARTITION:ec2:REGION:ACCOUNT:volume/*"),
     ("CreateTags", "ec2:CreateTags", "arn:PARTITION:ec2:REGION::image/*"),
+    ("CreateVolume", "ec2:CreateVolume and ec2:CreateTags", "arn:PARTITION:ec2:REGION:ACCOUNT:volume/* and arn:PARTITION:ec2:REGION::snapshot/*"),
+    ("DeleteObject", "s3:DeleteObject and s3:DeleteObjectVersion", "the bucket's objects"),
     ("DeleteSnapshot", "ec2:DeleteSnapshot", "arn:PARTITION:ec2:REGION::snapshot/*"),
+    ("DeleteTags", "ec2:DeleteTags", "arn:PARTITION:ec2:REGION::image/*"),
+    ("DeleteVolume", "ec2:DeleteVolume", "arn:PARTITION:ec2:REGION:ACCOUNT:volume/*"),
     ("DeregisterImage", "ec2:DeregisterImage", "arn:PARTITION:ec2:REGION::image/*"),
     ("DescribeImageAttribute", "ec2:DescribeImageAttribute", "arn:PARTITION:ec2:REGION::image/*"),
     ("DescribeImages", "ec2:DescribeImages", "*"),
+    ("DescribeInstanceInformation", "ssm:DescribeInstanceInformation", "*"),
     ("DescribeInstances", "ec2:DescribeInstances", "*"),
-    ("DescribeInstanceTypes", "ec2:DescribeInstanceTypes", "*"),
     ("DescribeKey", "kms:DescribeKey", "the key"),
     ("DescribeRepositories", "ecr:DescribeRepositories", "arn:PARTITION:ecr:REGION:ACCOUNT:repository/*"),
     ("DescribeSnapshots", "ec2:DescribeSnapshots", "*"),
     ("DescribeSubnets", "ec2:DescribeSubnets", "*"),
-    ("DescribeVpcs", "ec2:DescribeVpcs", "*"),
+    ("DescribeVolumes", "ec2:DescribeVolumes", "*"),
+    ("DetachVolume", "ec2:DetachVolume", "arn:PARTITION:ec2:REGION:ACCOUNT:volume/* and the instance"),
     ("GetAuthorizationToken", "ecr:GetAuthorizationToken", "*"),
     ("GetCommandInvocation", "ssm:GetCommandInvocation", "*"),
     ("GetConsoleOutput", "ec2:GetConsoleOutput", "arn:PARTITION:ec2:REGION:ACCOUNT:instance/*"),
     ("GetEbsDefaultKmsKeyId", "ec2:GetEbsDefaultKmsKeyId", "*"),
     ("GetEbsEncryptionByDefault", "ec2:GetEbsEncryptionByDefault", "*"),
+    ("GetImageBlockPublicAccessState", "ec2:GetImageBlockPublicAccessState", "*"),
+    ("GetJobDetails", "codepipeline:GetJobDetails", "*"),
     ("GetObject", "s3:GetObject", "the bucket's objects"),
     ("GetParameter", "ssm:GetParameter", "arn:PARTITION:ssm:REGION:ACCOUNT:parameter/*"),
     ("GetParameterHistory", "ssm:GetParameterHistory", "arn:PARTITION:ssm:REGION:ACCOUNT:parameter/*"),
-    ("GetServiceQuota", "servicequotas:GetServiceQuota", "*"),
     ("GetSnapshotBlock", "ebs:GetSnapshotBlock", "arn:PARTITION:ec2:REGION::snapshot/*"),
+    ("GetSnapshotBlockPublicAccessState", "ec2:GetSnapshotBlockPublicAccessState", "*"),
     ("LabelParameterVersion", "ssm:LabelParameterVersion", "arn:PARTITION:ssm:REGION:ACCOUNT:parameter/*"),
+    ("ListObjectVersions", "s3:ListBucketVersions", "the bucket, which must be of account ACCOUNT"),
+    ("ListServiceQuotas", "servicequotas:ListServiceQuotas", "*"),
     ("ListSnapshotBlocks", "ebs:ListSnapshotBlocks", "arn:PARTITION:ec2:REGION::snapshot/*"),
     ("ModifyImageAttribute", "ec2:ModifyImageAttribute", "arn:PARTITION:ec2:REGION::image/*"),
-    ("PutObject", "s3:PutObject", "the bucket's objects"),
+    ("PollForJobs", "codepipeline:PollForJobs", "arn:PARTITION:codepipeline:REGION:ACCOUNT:actiontype:Custom/*"),
+    ("PutJobFailureResult", "codepipeline:PutJobFailureResult", "*"),
+    ("PutJobSuccessResult", "codepipeline:PutJobSuccessResult", "*"),
+    ("PutObject", "s3:PutObject and s3:PutObjectTagging", "the bucket's objects; the bucket must be of account ACCOUNT"),
     ("PutParameter", "ssm:PutParameter", "arn:PARTITION:ssm:REGION:ACCOUNT:parameter/*"),
     ("PutSnapshotBlock", "ebs:PutSnapshotBlock", "arn:PARTITION:ec2:REGION::snapshot/*"),
     ("RegisterImage", "ec2:RegisterImage and ec2:CreateTags", "arn:PARTITION:ec2:REGION::image/* and arn:PARTITION:ec2:REGION::snapshot/*"),
@@ -49,7 +66,11 @@ const PERMISSIONS: [(&str, &str, &str); 39] = [
     ("StartSnapshot", "ebs:StartSnapshot and ec2:CreateTags", "arn:PARTITION:ec2:REGION::snapshot/*"),
     ("StopInstances", "ec2:StopInstances", "arn:PARTITION:ec2:REGION:ACCOUNT:instance/*"),
     ("TerminateInstances", "ec2:TerminateInstances", "arn:PARTITION:ec2:REGION:ACCOUNT:instance/*"),
+    ("ecr:DescribeImages", "ecr:DescribeImages", "arn:PARTITION:ecr:REGION:ACCOUNT:repository/*"),
 ];
+
+/// Calls on blocks that the method direct alone cannot do without.
+const BLOCKS: [&str; 2] = ["GetSnapshotBlock", "StartSnapshot"];
 
 /// What one code is answered with, whatever the operation.
 #[rustfmt::skip]
@@ -142,11 +163,19 @@ fn permission(operation: &str, text: &str, place: &Place) -> Option<String> {
     } else {
         ""
     };
-    Some(format!("allow {who} {action} on {resource}{explicit}{encoded}"))
+    let without = if BLOCKS.contains(&operation) {
+        "; where that stays forbidden, `method: chroot` on an EC2 instance reads and stores by a volume"
+    } else {
+        ""
+    };
+    Some(format!("allow {who} {action} on {resource}{explicit}{encoded}{without}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
     use super::*;
     use crate::cloud::{AccountId, Partition, Region};
 
@@ -184,10 +213,51 @@ mod tests {
         assert!(of("RegisterImage", "InvalidParameterValue", ErrorKind::Invalid, "no", &place()).is_none());
     }
 
+    /// The operations that the files beside this one name: in a constant, or where they ask for an error's meaning.
+    fn called() -> BTreeSet<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/aws");
+        let mut called = BTreeSet::new();
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            if ["advice.rs", "error.rs"].iter().any(|name| path.ends_with(name)) {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let constants = text.lines().filter(|line| line.starts_with("const "));
+            let constants = constants.filter_map(|line| line.split_once(": &str = \"")).map(|(_, rest)| rest);
+            let asked = text.split("failed(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+            let names = constants.chain(asked).filter_map(|rest| rest.split('"').next());
+            let is_operation = |name: &str| {
+                let name = name.rsplit(':').next().unwrap();
+                name.starts_with(|c: char| c.is_ascii_uppercase())
+                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            };
+            called.extend(names.filter(|name| is_operation(name)).map(str::to_owned));
+        }
+        called
+    }
+
     #[test]
-    fn the_table_of_permissions_is_in_order() {
-        assert!(
-            PERMISSIONS.windows(2).all(|pair| pair[0].0 < pair[1].0 || pair[0].0.starts_with("DescribeI"))
+    fn every_operation_that_is_called_has_its_permission_and_no_other_has() {
+        let mut wanted = called();
+        assert!(wanted.len() > 30 && wanted.contains("StopInstances") && wanted.contains("RunInstances"));
+        // Needs none (service authorization reference, AWS STS).
+        assert!(wanted.remove("GetCallerIdentity"));
+        // The SDK calls it where credentials are needed (error.rs).
+        wanted.insert("AssumeRole".to_owned());
+        let have: Vec<&str> = PERMISSIONS.iter().map(|(operation, _, _)| *operation).collect();
+        assert_eq!(have, Vec::from_iter(&wanted));
+    }
+
+    #[test]
+    fn operations_of_one_name_are_told_apart() {
+        let told =
+            |operation| of(operation, "AccessDeniedException", ErrorKind::Denied, "", &place()).unwrap();
+        assert_eq!(told("DescribeImages"), "allow this identity ec2:DescribeImages on *");
+        let of_ecr = told("ecr:DescribeImages");
+        assert_eq!(
+            of_ecr,
+            "allow this identity ecr:DescribeImages on arn:aws-cn:ecr:cn-north-1:123456789012:repository/*"
         );
     }
 }

@@ -27,14 +27,23 @@ const ERRORS: usize = 8_000;
 const READY_WITHIN: Duration = Duration::from_secs(600);
 
 /// Installs the agent where the base has none, from where AWS publishes it (SSM user guide, "Manually installing SSM
-/// Agent"), and starts it. What it installed it notes, so that the seal can take it away.
+/// Agent"), and starts it. What it installed it notes, so that the last of the seal can take it out. Others install packages
+/// at the first boot as well (apt-daily, cloud-init): rpm waits for their lock by itself, and for dpkg, which does not and
+/// says the same of any failure, it is tried for four minutes, less than READY_WITHIN.
 const AGENT: &str = r#"if ! command -v amazon-ssm-agent >/dev/null && ! [ -e /snap/bin/amazon-ssm-agent ]; then
     case "$(uname -m)" in aarch64) machine=arm64 ;; *) machine=amd64 ;; esac
     from=https://s3.amazonaws.com/ec2-downloads-windows/SSMAgent/latest
     if command -v dpkg >/dev/null; then
         package=/run/amazon-ssm-agent.deb
         url=$from/debian_$machine/amazon-ssm-agent.deb
-        install() { dpkg -i "$package"; }
+        install() {
+            tries=0
+            until dpkg -i "$package"; do
+                tries=$((tries + 1))
+                [ "$tries" -lt 48 ] || return 1
+                sleep 5
+            done
+        }
     else
         package=/run/amazon-ssm-agent.rpm
         url=$from/linux_$machine/amazon-ssm-agent.rpm

@@ -3,7 +3,9 @@
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::error::SdkError;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::advice;
@@ -14,12 +16,13 @@ use crate::host::error::chain;
 const REQUEST_ID: &str = "aws_request_id";
 /// Where every service has it.
 const REQUEST_ID_HEADERS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
+const WITH_WEB_IDENTITY: &str = "AssumeRoleWithWebIdentity";
 /// Characters of a body that is not what the service's model says: enough to see who wrote it.
 const SHOWN: usize = 200;
 
 /// Codes that mean the same in every operation.
 #[rustfmt::skip]
-const KINDS: [(&str, ErrorKind); 60] = [
+const KINDS: [(&str, ErrorKind); 66] = [
     // Throttling: EC2, then the other services, then S3 (SDK guide, "retry behavior"; EBS and SSM API models).
     ("RequestLimitExceeded", ErrorKind::Throttled),
     ("Throttling", ErrorKind::Throttled),
@@ -34,6 +37,7 @@ const KINDS: [(&str, ErrorKind); 60] = [
     // Another change of the same thing is under way.
     ("TooManyUpdates", ErrorKind::Throttled),
     ("PriorRequestNotComplete", ErrorKind::Throttled),
+    ("SnapshotCreationPerVolumeRateExceeded", ErrorKind::Throttled),
     // Not allowed, or nobody.
     ("UnauthorizedOperation", ErrorKind::Denied),
     ("AccessDenied", ErrorKind::Denied),
@@ -74,6 +78,7 @@ const KINDS: [(&str, ErrorKind); 60] = [
     ("ConflictException", ErrorKind::Exists),
     ("IdempotentParameterMismatch", ErrorKind::Exists),
     ("ParameterAlreadyExists", ErrorKind::Exists),
+    ("VolumeInUse", ErrorKind::InUse),
     // Not there.
     ("ResourceNotFoundException", ErrorKind::NotFound),
     ("NotFoundException", ErrorKind::NotFound),
@@ -83,6 +88,11 @@ const KINDS: [(&str, ErrorKind); 60] = [
     ("RepositoryNotFoundException", ErrorKind::NotFound),
     ("ImageNotFoundException", ErrorKind::NotFound),
     ("RepositoryAlreadyExistsException", ErrorKind::Exists),
+    // A job that has its result is not given another, and one that a worker has is no other's.
+    ("JobNotFoundException", ErrorKind::NotFound),
+    ("ActionTypeNotFoundException", ErrorKind::NotFound),
+    ("InvalidJobStateException", ErrorKind::Exists),
+    ("InvalidNonceException", ErrorKind::InUse),
     ("NoSuchKey", ErrorKind::NotFound),
     ("NoSuchBucket", ErrorKind::NotFound),
     // Inside.
@@ -108,7 +118,9 @@ const ENDINGS: [(&str, ErrorKind); 10] = [
 
 /// Codes that mean something else in one operation.
 #[rustfmt::skip]
-const HERE: [(&str, &str, ErrorKind); 7] = [
+const HERE: [(&str, &str, ErrorKind); 8] = [
+    // Who vouches for the token did not answer STS (STS API model: "often a transient error").
+    (WITH_WEB_IDENTITY, "IDPCommunicationError", ErrorKind::Transient),
     // SendCommand's invocation is there a little later; so is an instance whose agent just came up.
     ("GetCommandInvocation", "InvocationDoesNotExist", ErrorKind::NotYet),
     ("SendCommand", "InvalidInstanceId", ErrorKind::NotYet),
@@ -242,38 +254,67 @@ fn advised(error: CloudError, advice: &str) -> CloudError {
     error.with_advice(advice)
 }
 
-/// Where a call failed since its credentials could not be had: a role that may not be assumed, a login that is over.
+/// Where a call failed since its credentials could not be had: a role that may not be assumed, a login that is over, or
+/// somebody who gives them and is away for a moment.
 fn without_credentials(
     operation: &'static str,
     place: &Place,
     error: &(dyn std::error::Error + 'static),
 ) -> Option<CloudError> {
     let mut found: Option<&CredentialsError> = None;
+    let mut passing = false;
     let mut cause = error.source();
+    // To the chain's end: a role is taken with credentials that may be missing themselves.
     while let Some(current) = cause {
-        if let Some(SdkError::ServiceError(answer)) =
-            current.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>()
+        if let Some(said) = refused_by::<AssumeRoleError>("AssumeRole", place, current)
+            .or_else(|| refused_by::<AssumeRoleWithWebIdentityError>(WITH_WEB_IDENTITY, place, current))
         {
-            let said = answer.err().meta();
-            let status = answer.raw().status().as_u16();
-            let request = request_id(answer.raw());
-            let code = said.code().unwrap_or("AccessDenied");
-            return Some(answered(
-                "AssumeRole",
-                place,
-                Answer { status, code, reason: None, text: said.message(), request },
-            ));
+            return Some(said);
         }
-        found = found.or(current.downcast_ref());
+        // The deepest tells: below a role that was not to be had may be its own credentials that are not there.
+        if let Some(one) = current.downcast_ref::<CredentialsError>() {
+            passing = matches!(one, CredentialsError::ProviderTimedOut(_));
+            found.get_or_insert(one);
+        } else if found.is_some() {
+            // Above it would be the call itself that got no answer.
+            passing |= is_timeout::<AssumeRoleError>(current)
+                || is_timeout::<AssumeRoleWithWebIdentityError>(current)
+                || current.downcast_ref::<ConnectorError>().is_some_and(|connector| !connector.is_user());
+        }
         cause = current.source();
     }
-    let found = found?;
-    let kind = match found {
-        CredentialsError::ProviderTimedOut(_) => ErrorKind::Transient,
-        _ => ErrorKind::Denied,
+    let text = format!("there are no credentials: {}", chain(found?));
+    Some(if passing {
+        CloudError::new(ErrorKind::Transient, operation, place, text).with_advice(advice::UNREACHED)
+    } else {
+        CloudError::new(ErrorKind::Denied, operation, place, text).with_advice(advice::LOG_IN)
+    })
+}
+
+/// What STS says where it is STS that was asked, by the operation of this error, and gave an answer.
+fn refused_by<E>(
+    operation: &'static str,
+    place: &Place,
+    error: &(dyn std::error::Error + 'static),
+) -> Option<CloudError>
+where
+    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    let (raw, said) = match error.downcast_ref::<SdkError<E, HttpResponse>>()? {
+        SdkError::ServiceError(answer) => (answer.raw(), Some(answer.err().meta())),
+        SdkError::ResponseError(answer) => (answer.raw(), None),
+        _ => return None,
     };
-    let text = format!("there are no credentials: {}", chain(found));
-    Some(CloudError::new(kind, operation, place, text).with_advice(advice::LOG_IN))
+    let (status, request) = (raw.status().as_u16(), request_id(raw));
+    let (code, text) = (said.and_then(|said| said.code()), said.and_then(|said| said.message()));
+    Some(match code {
+        Some(code) => answered(operation, place, Answer { status, code, reason: None, text, request }),
+        None => unreadable(operation, place, status, raw, request),
+    })
+}
+
+fn is_timeout<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref::<SdkError<E, HttpResponse>>(), Some(SdkError::TimeoutError(_)))
 }
 
 /// What a code means. The status decides where no table knows it.
@@ -303,6 +344,9 @@ fn kind(operation: &str, code: &str, reason: Option<&str>, status: u16) -> Error
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ec2::operation::describe_images::DescribeImagesError;
+    use aws_smithy_types::error::ErrorMetadata;
+
     use super::*;
     use crate::cloud::{AccountId, Partition, Region};
 
@@ -377,6 +421,57 @@ mod tests {
         assert_eq!(said(timed_out).as_deref(), Some("WRITE_REQUEST_TIMEOUT"));
         assert_eq!(said(r#"{"Message":"no"}"#), None);
         assert_eq!(said("<Error><Code>SlowDown</Code></Error>"), None);
+    }
+
+    /// A call for which no credentials were to be had.
+    fn without(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CloudError {
+        let connector = ConnectorError::other(CredentialsError::provider_error(why).into(), None);
+        let error = SdkError::<DescribeImagesError, HttpResponse>::dispatch_failure(connector);
+        failed("DescribeImages", &place(), error)
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_had_for_a_moment_are_asked_for_again() {
+        use std::time::Duration;
+        type Sts = SdkError<AssumeRoleError, HttpResponse>;
+        type Web = SdkError<AssumeRoleWithWebIdentityError, HttpResponse>;
+        let raw = |status: u16| HttpResponse::new(status.try_into().unwrap(), "<html>".into());
+        let of_code = |status, code: &str| {
+            let meta = ErrorMetadata::builder().code(code).build();
+            without(Sts::service_error(AssumeRoleError::generic(meta), raw(status))).kind
+        };
+        let nameless = |status| {
+            let meta = ErrorMetadata::builder().build();
+            without(Sts::service_error(AssumeRoleError::generic(meta), raw(status))).kind
+        };
+        let idp = ErrorMetadata::builder().code("IDPCommunicationError").build();
+        let idp = Web::service_error(AssumeRoleWithWebIdentityError::generic(idp), raw(400));
+        // The role is taken with credentials that have timed out themselves.
+        let base = CredentialsError::provider_timed_out(Duration::from_secs(5));
+        let nested = Sts::dispatch_failure(ConnectorError::other(base.into(), None));
+        for (what, kind) in [
+            ("5xx", of_code(503, "ServiceUnavailable")),
+            ("5xx without a code", nameless(502)),
+            ("a proxy's page", without(Sts::response_error("no XML", raw(504))).kind),
+            ("a reset connection", without(Sts::dispatch_failure(ConnectorError::io("reset".into()))).kind),
+            (
+                "a dropped connection",
+                without(Sts::dispatch_failure(ConnectorError::other("closed".into(), None))).kind,
+            ),
+            ("no connection", without(Sts::dispatch_failure(ConnectorError::timeout("late".into()))).kind),
+            ("no answer", without(Sts::timeout_error("late")).kind),
+            ("the same of a web identity", without(Web::timeout_error("late")).kind),
+            ("whoever vouches for a web identity", without(idp).kind),
+            ("its own credentials late", without(nested).kind),
+        ] {
+            assert_eq!(kind, ErrorKind::Transient, "{what}");
+        }
+        assert_eq!(of_code(400, "Throttling"), ErrorKind::Throttled);
+        assert_eq!(of_code(403, "AccessDenied"), ErrorKind::Denied);
+        let base = CredentialsError::not_loaded("no profile");
+        let missing = without(Sts::dispatch_failure(ConnectorError::other(base.into(), None)));
+        assert_eq!((missing.kind, missing.advice.as_deref()), (ErrorKind::Denied, Some(advice::LOG_IN)));
+        assert_eq!(without("the SSO session has expired").kind, ErrorKind::Denied);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types as ec2;
 use jiff::Timestamp;
 
-use super::place::{AwsPlace, ec2_tags, some, tag_filters, tagged, tags_of};
+use super::place::{AwsPlace, ec2_tags, page, some, tag_filters, tagged, tags_of};
 use crate::cloud::{
     AccountId, Architecture, BlockDevice, BootMode, DiskType, EbsDisk, ErrorKind, Image, ImageAttributes,
     ImageId, ImageQuery, ImageState, Images, InstanceId, NewCopy, NewImage, NewImageOf, Result, SnapshotId,
@@ -38,11 +38,19 @@ impl Images for AwsImages {
         let ids: Vec<String> = query.ids.iter().map(ToString::to_string).collect();
         let call = self.0.ec2.describe_images();
         let call = call.set_filters(some(filters)).set_owners(some(owners)).set_image_ids(some(ids));
+        // One that is disabled has its name and uses its snapshots all the same, and one that is named is wanted whatever
+        // became of it. Among many, others' deprecated ones stay out: nobody is to begin with them.
+        let call = call.include_disabled(true).set_include_deprecated(named.then_some(true));
         // Ids and a page's size exclude each other.
-        let mut pages = call.set_max_results((!named).then_some(PAGE)).into_paginator().send();
-        let mut images = Vec::new();
-        while let Some(page) = pages.next().await {
-            for image in page.map_err(self.0.failed(DESCRIBE))?.images() {
+        let call = call.set_max_results((!named).then_some(PAGE));
+        let (mut images, mut next) = (Vec::new(), None);
+        loop {
+            let send = || {
+                let sent = call.clone().set_next_token(next.clone()).send();
+                async { sent.await.map_err(self.0.failed(DESCRIBE)) }
+            };
+            let page = page(next.is_none(), send).await?;
+            for image in page.images() {
                 if image.state() == Some(&ec2::ImageState::Deregistered) {
                     // It is shown for a while after it is gone.
                     if named {
@@ -68,6 +76,10 @@ impl Images for AwsImages {
                     }
                     Err(_) => {}
                 }
+            }
+            next = page.next_token().map(str::to_owned);
+            if next.is_none() {
+                break;
             }
         }
         images.sort_by(|a: &Image, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
@@ -148,6 +160,12 @@ impl Images for AwsImages {
         let answer = call.send().await.map_err(self.0.failed(CREATE))?;
         let id = answer.image_id().and_then(ImageId::parse);
         id.ok_or_else(|| self.0.odd(CREATE, "no image's id"))
+    }
+
+    async fn require_imds_v2(&self, id: &ImageId) -> Result<()> {
+        let required = ec2::AttributeValue::builder().value(ec2::ImdsSupportValues::V20.as_str()).build();
+        let call = self.0.ec2.modify_image_attribute().image_id(id.as_str()).imds_support(required);
+        call.send().await.map(drop).map_err(self.0.failed("ModifyImageAttribute"))
     }
 
     async fn tag(&self, id: &ImageId, tags: &Tags) -> Result<()> {
@@ -284,7 +302,7 @@ fn read_boot_mode(mode: &ec2::BootModeValues) -> Option<BootMode> {
     }
 }
 
-fn disk_type(kind: DiskType) -> ec2::VolumeType {
+pub(super) fn disk_type(kind: DiskType) -> ec2::VolumeType {
     match kind {
         DiskType::Gp2 => ec2::VolumeType::Gp2,
         DiskType::Gp3 => ec2::VolumeType::Gp3,

@@ -5,6 +5,7 @@ use aws_sdk_ec2::types as ec2;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::images::disk_type;
 use super::place::{AwsPlace, some, tag_filters, tagged, tags_of};
 use crate::cloud::{
     Architecture, BootMode, BuildInstance, CloudError, ErrorKind, ImageId, Instance, InstanceId,
@@ -69,16 +70,26 @@ impl AwsInstances {
     }
 
     /// Its volumes, under the image's own names for them: each goes with the instance, whatever the image says of it, and
-    /// the root may be larger than the image's.
-    fn volumes(&self, image: &Launched, size: Option<u32>) -> Result<Vec<ec2::BlockDeviceMapping>> {
+    /// the root may be larger than the image's and of another kind. What CreateImage makes of it has them as they are here:
+    /// by itself that call changes nothing of a volume.
+    fn volumes(&self, image: &Launched, new: &NewInstance) -> Result<Vec<ec2::BlockDeviceMapping>> {
         let root = image.root_device.as_ref().ok_or_else(|| self.refused("the image has no root device"))?;
-        let size = size
-            .map(|size| i32::try_from(size).map_err(|_| self.refused(format!("no disk has {size} GiB"))))
-            .transpose()?;
+        let number = |number: u32| {
+            i32::try_from(number).map_err(|_| self.refused(format!("no disk has {number} of anything")))
+        };
+        let size = new.root_size.map(number).transpose()?;
+        let key = new.build.as_ref().and_then(|build| build.encrypt.clone());
+        let kind = new.build.as_ref().and_then(|build| build.root);
+        let (iops, throughput) = (kind.and_then(|kind| kind.iops), kind.and_then(|kind| kind.throughput));
+        let (iops, throughput) = (iops.map(number).transpose()?, throughput.map(number).transpose()?);
         let mapping = |name: &String| {
             let ebs = ec2::EbsBlockDevice::builder().delete_on_termination(true);
-            let ebs = ebs.set_volume_size(size.filter(|_| name == root)).build();
-            ec2::BlockDeviceMapping::builder().device_name(name).ebs(ebs).build()
+            let mut ebs = ebs.set_encrypted(key.is_some().then_some(true)).set_kms_key_id(key.clone());
+            if name == root {
+                ebs = ebs.set_volume_size(size).set_volume_type(kind.map(|kind| disk_type(kind.kind)));
+                ebs = ebs.set_iops(iops).set_throughput(throughput);
+            }
+            ec2::BlockDeviceMapping::builder().device_name(name).ebs(ebs.build()).build()
         };
         Ok(image.volumes.iter().map(mapping).collect())
     }
@@ -141,7 +152,7 @@ impl Instances for AwsInstances {
                 ));
         }
         let kind = new.kind.as_deref().unwrap_or_else(|| small(image.architecture));
-        let devices = self.volumes(&image, new.root_size)?;
+        let devices = self.volumes(&image, new)?;
         // All that the call makes: a policy that asks for the tags asks it of each (aws:RequestTag is judged per resource).
         let spot_request = new.build.as_ref().filter(|build| build.spot);
         let made =
@@ -250,12 +261,16 @@ fn read(instance: &ec2::Instance) -> Option<Instance> {
         _ => return None,
     };
     let said = instance.state_reason().and_then(|reason| reason.message().or(reason.code()));
+    // `Server.InsufficientInstanceCapacity`, and `Client.UserInitiatedShutdown` of whoever works with it (EC2 API model,
+    // StateReason).
+    let code = instance.state_reason().and_then(|reason| reason.code()).unwrap_or_default();
     let reason = said.or(instance.state_transition_reason()).filter(|text| !text.is_empty());
     Some(Instance {
         id: InstanceId::parse(instance.instance_id()?)?,
         image: ImageId::parse(instance.image_id()?)?,
         state,
         reason: reason.map(str::to_owned),
+        ended_by_cloud: code.starts_with("Server."),
         tags: tags_of(instance.tags()),
     })
 }
@@ -292,5 +307,6 @@ mod tests {
         let read = read(&instance).unwrap();
         assert_eq!(read.state, InstanceState::Terminated);
         assert_eq!(read.reason.as_deref(), Some("Client.InstanceInitiatedShutdown"));
+        assert!(!read.ended_by_cloud);
     }
 }

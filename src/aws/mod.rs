@@ -3,12 +3,16 @@
 
 mod account;
 mod advice;
+mod blocks;
 mod commands;
 mod config;
+mod device;
 mod error;
 mod images;
 mod instances;
+mod jobs;
 mod keys;
+mod machine;
 mod networks;
 mod objects;
 mod parameters;
@@ -16,6 +20,7 @@ mod place;
 mod registry;
 mod settings;
 mod snapshots;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +35,9 @@ use crate::cloud::{
     AccountId, Cloud, CloudError, Clouds, ErrorKind, Partition, Place, Region, Registry, Result,
 };
 use place::AwsPlace;
+
+/// Bakehouse's own, which calls are known by.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How long EC2 may not show what was just made, where nothing else is said. The EBS team's advice for a snapshot that
 /// was just started is two minutes (awslabs/coldsnap#43); for the rest of EC2 no figure is published.
@@ -223,12 +231,14 @@ impl Clouds for AwsClouds {
             snapshots: Arc::new(snapshots::AwsSnapshots(here.clone())),
             images: Arc::new(images::AwsImages(here.clone())),
             instances: Arc::new(instances::AwsInstances(here.clone())),
+            volumes: Arc::new(volumes::AwsVolumes::new(&config, here.clone())),
             parameters: Arc::new(parameters::AwsParameters(here.clone())),
             account: Arc::new(settings::AwsAccount(here.clone())),
             keys: Arc::new(keys::AwsKeys(here.clone())),
             commands: Arc::new(commands::AwsCommands(here.clone())),
             objects: Arc::new(objects::AwsObjects(here.clone())),
-            networks: Arc::new(networks::AwsNetworks(here)),
+            networks: Arc::new(networks::AwsNetworks(here.clone())),
+            jobs: Some(Arc::new(jobs::AwsJobs::new(&config, here))),
         })
     }
 

@@ -1,18 +1,19 @@
 //! Objects, as S3 keeps them.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
-use super::place::AwsPlace;
-use crate::cloud::{CloudError, ErrorKind, Objects, Result, Tags};
+use super::config::timeouts_of;
+use super::place::{AwsPlace, encoded};
+use crate::cloud::{CloudError, ErrorKind, ObjectContent, ObjectVersion, Objects, Result, Tags};
 
 const PUT: &str = "PutObject";
 const GET: &str = "GetObject";
-const LIST: &str = "ListObjectsV2";
+const LIST: &str = "ListObjectVersions";
 const DELETE: &str = "DeleteObject";
 /// How long an object's bytes may take once their answer began.
 const BODY: Duration = Duration::from_secs(300);
@@ -22,17 +23,43 @@ const LONGEST_LINK: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Clone, Debug)]
 pub(super) struct AwsObjects(pub(super) AwsPlace);
 
+impl AwsObjects {
+    /// Names of buckets are everybody's: whoever takes the name of one that was deleted is given nothing.
+    fn owner(&self) -> &str {
+        self.0.place.account.as_str()
+    }
+
+    /// What is sent, and its bytes.
+    async fn body(&self, content: &ObjectContent) -> Result<(ByteStream, u64)> {
+        let path = match content {
+            ObjectContent::Bytes(bytes) => {
+                return Ok((ByteStream::from(bytes.clone()), bytes.len() as u64));
+            }
+            ObjectContent::File(path) => path,
+        };
+        let unread = || {
+            CloudError::new(ErrorKind::Invalid, PUT, &self.0.place, format!("cannot read {}", path.display()))
+        };
+        let about = tokio::fs::metadata(path).await.map_err(|error| unread().with_source(error))?;
+        let body = ByteStream::from_path(path).await.map_err(|error| unread().with_source(error))?;
+        Ok((body, about.len()))
+    }
+}
+
 #[async_trait]
 impl Objects for AwsObjects {
-    async fn put(&self, bucket: &str, key: &str, content: Bytes, tags: &Tags) -> Result<()> {
-        let call = self.0.s3.put_object().bucket(bucket).key(key).body(content.into());
+    async fn put(&self, bucket: &str, key: &str, content: &ObjectContent, tags: &Tags) -> Result<()> {
+        let (body, size) = self.body(content).await?;
+        let call = self.0.s3.put_object().bucket(bucket).key(key).body(body);
         let call = call.set_tagging((!tags.is_empty()).then(|| tagging(tags)));
-        call.send().await.map(drop).map_err(self.0.failed(PUT))
+        let call = call.expected_bucket_owner(self.owner()).customize();
+        let timeouts = aws_sdk_s3::Config::builder().timeout_config(timeouts_of(size));
+        call.config_override(timeouts).send().await.map(drop).map_err(self.0.failed(PUT))
     }
 
     async fn get(&self, bucket: &str, key: &str) -> Result<Bytes> {
-        let sent = self.0.s3.get_object().bucket(bucket).key(key).send().await;
-        let answer = sent.map_err(self.0.failed(GET))?;
+        let call = self.0.s3.get_object().bucket(bucket).key(key).expected_bucket_owner(self.owner());
+        let answer = call.send().await.map_err(self.0.failed(GET))?;
         let cut = |text: &str| CloudError::new(ErrorKind::Transient, GET, &self.0.place, text);
         let body = tokio::time::timeout(BODY, answer.body.collect())
             .await
@@ -41,15 +68,23 @@ impl Objects for AwsObjects {
         Ok(body.into_bytes())
     }
 
-    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<String>> {
-        let call = self.0.s3.list_objects_v2().bucket(bucket).prefix(format!("{prefix}/"));
+    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<ObjectVersion>> {
+        let call = self.0.s3.list_object_versions().bucket(bucket).prefix(format!("{prefix}/"));
+        let call = call.expected_bucket_owner(self.owner());
         let answer = call.send().await.map_err(self.0.failed(LIST))?;
-        Ok(answer.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect())
+        // In a bucket that keeps no versions each object is one that is called `null`.
+        let objects = answer.versions().iter().map(|one| (one.key(), one.version_id()));
+        let marks = answer.delete_markers().iter().map(|one| (one.key(), one.version_id()));
+        let version = |(key, version): (Option<&str>, Option<&str>)| {
+            Some(ObjectVersion { key: key?.to_owned(), version: version.map(str::to_owned) })
+        };
+        Ok(objects.chain(marks).filter_map(version).collect())
     }
 
-    async fn delete(&self, bucket: &str, key: &str) -> Result<()> {
-        let sent = self.0.s3.delete_object().bucket(bucket).key(key).send().await;
-        sent.map(drop).map_err(self.0.failed(DELETE))
+    async fn delete(&self, bucket: &str, object: &ObjectVersion) -> Result<()> {
+        let call = self.0.s3.delete_object().bucket(bucket).key(&object.key);
+        let call = call.set_version_id(object.version.clone()).expected_bucket_owner(self.owner());
+        call.send().await.map(drop).map_err(self.0.failed(DELETE))
     }
 
     async fn link(&self, bucket: &str, key: &str, lasting: Duration) -> Result<String> {
@@ -67,19 +102,6 @@ fn tagging(tags: &Tags) -> String {
     let pairs: Vec<String> =
         tags.iter().map(|(key, value)| format!("{}={}", encoded(key), encoded(value))).collect();
     pairs.join("&")
-}
-
-fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // Into a text it cannot fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -19,7 +19,15 @@ pub(super) struct AwsParameters(pub(super) AwsPlace);
 #[async_trait]
 impl Parameters for AwsParameters {
     async fn get(&self, name: &str) -> Result<Parameter> {
-        let answer = self.0.ssm.get_parameter().name(name).send().await.map_err(self.0.failed(GET))?;
+        let answer = self
+            .0
+            .ssm
+            .get_parameter()
+            .name(name)
+            .with_decryption(true)
+            .send()
+            .await
+            .map_err(self.0.failed(GET))?;
         let found = answer.parameter().ok_or_else(|| self.0.odd(GET, "no parameter"))?;
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
         let (plain, asked) = match name.split_once(':') {

@@ -1,5 +1,7 @@
 //! One account in one region: its clients, and the small turns between the seam's types and the SDK's.
 
+use std::future::Future;
+
 use aws_config::SdkConfig;
 use aws_sdk_ec2::error::SdkError;
 use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification};
@@ -7,9 +9,12 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_types::service_config::ServiceConfigKey;
 use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::blocks::AwsBlocks;
 use super::error;
-use crate::cloud::{CloudError, ErrorKind, Place, Tags};
+use crate::cloud::{CloudError, ErrorKind, Place, Result, Tags, retrying};
+use crate::host::stop::Stop;
 
 /// The clients of a place. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -17,6 +22,7 @@ pub(super) struct AwsPlace {
     pub(super) place: Place,
     pub(super) ec2: aws_sdk_ec2::Client,
     pub(super) ebs: aws_sdk_ebs::Client,
+    pub(super) blocks: AwsBlocks,
     pub(super) ssm: aws_sdk_ssm::Client,
     pub(super) sts: aws_sdk_sts::Client,
     pub(super) kms: aws_sdk_kms::Client,
@@ -32,6 +38,7 @@ impl AwsPlace {
             place: place.clone(),
             ec2: aws_sdk_ec2::Client::new(config),
             ebs: aws_sdk_ebs::Client::new(config),
+            blocks: AwsBlocks::new(config, place),
             ssm: aws_sdk_ssm::Client::new(config),
             sts: aws_sdk_sts::Client::new(config),
             kms: aws_sdk_kms::Client::new(config),
@@ -57,14 +64,42 @@ impl AwsPlace {
     }
 }
 
-/// Whether S3 is at an endpoint of one's own, which has no name for each bucket: one for all services, or the
-/// `AWS_ENDPOINT_URL_S3` of the environment and the profile, under the names by which the SDK's client asks for it.
+/// Whether S3 is at an endpoint of one's own, which has no name for each bucket.
 fn has_own_s3(config: &SdkConfig) -> bool {
-    let key = || {
-        ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build()
-    };
-    let own = || config.service_config().zip(key().ok()).and_then(|(all, key)| all.load_config(key));
-    config.endpoint_url().is_some() || own().is_some()
+    own_endpoint(config, "S3").is_some()
+}
+
+/// The endpoint that a service is said to be at: its own `AWS_ENDPOINT_URL_…` of the environment or the profile, under the
+/// names by which the SDK's clients ask for it, or one for all services.
+pub(super) fn own_endpoint(config: &SdkConfig, service: &str) -> Option<String> {
+    let for_all = || config.endpoint_url().map(str::to_owned);
+    if config.get_origin("endpoint_url").is_client_config() {
+        return for_all();
+    }
+    let key = ServiceConfigKey::builder()
+        .service_id(service)
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .ok();
+    let own = config.service_config().zip(key).and_then(|(all, key)| all.load_config(key));
+    own.or_else(for_all)
+}
+
+/// A text within a query, as signatures want it: all but letters, digits and `-._~` is encoded (SigV4, "URI encode").
+pub(super) fn encoded(text: &str) -> String {
+    const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, &KEPT).to_string()
+}
+
+/// One page of a listing. The first is tried again by whoever wants the listing; a later one here, by the same rules: to
+/// begin anew would ask for every page before it once more, just when too much was asked for.
+pub(super) async fn page<T, F, Fut>(is_first: bool, mut call: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    if is_first { call().await } else { retrying(&Stop::never(), call).await }
 }
 
 pub(super) fn ec2_tags(tags: &Tags) -> Vec<Tag> {

@@ -10,7 +10,8 @@ use crate::cloud::{CloudError, ErrorKind, Login, Registry, Repository, Result};
 const FIND: &str = "DescribeRepositories";
 const CREATE: &str = "CreateRepository";
 const LOGIN: &str = "GetAuthorizationToken";
-const IMAGES: &str = "DescribeImages";
+/// EC2 has an operation of that name too.
+const IMAGES: &str = "ecr:DescribeImages";
 
 #[derive(Clone, Debug)]
 pub(super) struct AwsRegistry {

@@ -1,34 +1,27 @@
 //! Snapshots: their blocks by the EBS direct APIs, all else by EC2.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use aws_sdk_ebs::types as ebs;
 use aws_sdk_ec2::types as ec2;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
-use super::place::{AwsPlace, some, tag_filters, tags_of, timestamp};
+use super::place::{AwsPlace, page, some, tag_filters, tags_of, timestamp};
 use crate::cloud::{
-    BLOCK_SIZE, Block, BlockIndex, BlockPage, BlockToken, CloudError, Digest, ErrorKind, ListedBlock,
-    NewSnapshot, PageToken, Result, Snapshot, SnapshotId, SnapshotQuery, SnapshotState, Snapshots, Token,
+    BLOCK_SIZE, Block, BlockIndex, BlockPage, BlockSink, BlockToken, CloudError, Digest, ErrorKind,
+    ListedBlock, NewSnapshot, PageToken, Result, Snapshot, SnapshotId, SnapshotQuery, SnapshotState,
+    Snapshots, Token,
 };
 
 const START: &str = "StartSnapshot";
-const PUT: &str = "PutSnapshotBlock";
 const COMPLETE: &str = "CompleteSnapshot";
 const LIST: &str = "ListSnapshotBlocks";
-const GET: &str = "GetSnapshotBlock";
 const DESCRIBE: &str = "DescribeSnapshots";
 /// Blocks of a page: the most (EBS API model).
 const PAGE: i32 = 10_000;
 /// Snapshots of a page (EC2 API: 5 to 1,000).
 const SNAPSHOTS_PAGE: i32 = 1000;
-/// Requests in flight. With these a put of 50 ms reaches the published rate of 1,000 blocks a second.
-const CONCURRENCY: usize = 48;
-/// How long a block's bytes may take once their answer began: as long as a whole attempt.
-const BODY: Duration = Duration::from_secs(20);
+/// Requests in flight. With these a put of 60 ms reaches the published rate of 1,000 blocks a second.
+const CONCURRENCY: usize = 64;
 
 #[derive(Clone, Debug)]
 pub(super) struct AwsSnapshots(pub(super) AwsPlace);
@@ -36,10 +29,6 @@ pub(super) struct AwsSnapshots(pub(super) AwsPlace);
 impl AwsSnapshots {
     fn wrong(&self, operation: &'static str, text: impl Into<String>) -> CloudError {
         CloudError::new(ErrorKind::Invalid, operation, &self.0.place, text)
-    }
-
-    fn index(&self, operation: &'static str, index: BlockIndex) -> Result<i32> {
-        i32::try_from(index.0).map_err(|_| self.wrong(operation, format!("no disk has a block {index}")))
     }
 }
 
@@ -71,14 +60,7 @@ impl Snapshots for AwsSnapshots {
     }
 
     async fn put_block(&self, id: &SnapshotId, index: BlockIndex, data: Block, digest: Digest) -> Result<()> {
-        let length = i32::try_from(data.len()).map_err(|_| self.wrong(PUT, "the block is too long"))?;
-        let call =
-            self.0.ebs.put_snapshot_block().snapshot_id(id.as_str()).block_index(self.index(PUT, index)?);
-        let call = call.data_length(length).block_data(data.into());
-        let call = call
-            .checksum(digest.base64())
-            .checksum_algorithm(ebs::ChecksumAlgorithm::ChecksumAlgorithmSha256);
-        call.send().await.map(drop).map_err(self.0.failed(PUT))
+        self.0.blocks.put(id, index, data, digest).await
     }
 
     async fn complete(&self, id: &SnapshotId, changed: u32, checksum: Digest) -> Result<()> {
@@ -129,25 +111,15 @@ impl Snapshots for AwsSnapshots {
         id: &SnapshotId,
         index: BlockIndex,
         token: &BlockToken,
-    ) -> Result<(Block, Digest)> {
-        let call = self.0.ebs.get_snapshot_block().snapshot_id(id.as_str());
-        let call = call.block_index(self.index(GET, index)?).block_token(&token.0);
-        let answer = call.send().await.map_err(self.0.failed(GET))?;
-        let digest =
-            answer.checksum().and_then(|text| STANDARD.decode(text).ok()).and_then(|raw| raw.try_into().ok());
-        let digest = Digest(digest.ok_or_else(|| self.0.odd(GET, "no checksum"))?);
-        let cut = |text: &str| CloudError::new(ErrorKind::Transient, GET, &self.0.place, text);
-        let body = tokio::time::timeout(BODY, answer.block_data.collect())
-            .await
-            .map_err(|error| cut("the block did not come in time").with_source(error))?
-            .map_err(|error| cut("the block broke off").with_source(error))?;
-        Ok((body.into_bytes(), digest))
+        into: &dyn BlockSink,
+    ) -> Result<()> {
+        self.0.blocks.get(id, index, token, into).await
     }
 
     async fn describe(&self, query: &SnapshotQuery) -> Result<Vec<Snapshot>> {
         let ids: Vec<String> = query.ids.iter().map(ToString::to_string).collect();
         let named = !ids.is_empty();
-        let mut pages = self
+        let call = self
             .0
             .ec2
             .describe_snapshots()
@@ -155,14 +127,20 @@ impl Snapshots for AwsSnapshots {
             .set_snapshot_ids(some(ids))
             .set_filters(some(tag_filters(&query.tags, &query.tag_keys)))
             // Ids and a page's size exclude each other.
-            .set_max_results((!named).then_some(SNAPSHOTS_PAGE))
-            .into_paginator()
-            .send();
-        let mut found = Vec::new();
-        while let Some(page) = pages.next().await {
-            found.extend(page.map_err(self.0.failed(DESCRIBE))?.snapshots().iter().filter_map(read));
+            .set_max_results((!named).then_some(SNAPSHOTS_PAGE));
+        let (mut found, mut next) = (Vec::new(), None);
+        loop {
+            let send = || {
+                let sent = call.clone().set_next_token(next.clone()).send();
+                async { sent.await.map_err(self.0.failed(DESCRIBE)) }
+            };
+            let page = page(next.is_none(), send).await?;
+            found.extend(page.snapshots().iter().filter_map(read));
+            next = page.next_token().map(str::to_owned);
+            if next.is_none() {
+                return Ok(found);
+            }
         }
-        Ok(found)
     }
 
     async fn delete(&self, id: &SnapshotId) -> Result<()> {

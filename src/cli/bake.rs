@@ -7,10 +7,12 @@ use async_trait::async_trait;
 
 use super::delivery::{Delivery, Finished, deliver};
 use super::exit::{Failure, NO_ROOM, chain};
+use super::job::{Ended, JobArgs};
 use super::out_folder::OutFolder;
 use super::plan::{RecipeArgs, make};
 use super::print;
 use super::session::{self, Global, Mounts, Session, absolute};
+use super::stage_report::StageReport;
 use crate::cloud::{ErrorKind, ImageId, ImageQuery, ImageState, retrying, tag};
 use crate::host::clock;
 use crate::image::{self, ImagePlace, Record, RegisterError};
@@ -20,6 +22,9 @@ use crate::plan::preflight::Verdict;
 use crate::plan::{LONGEST, MethodKind, Plan};
 use crate::recipe::{Loaded, Span};
 use crate::report::{JsonLines, Timing};
+
+/// The stage's name, in its report.
+pub const STAGE: &str = "bake";
 
 /// Bake the image that a recipe describes.
 ///
@@ -33,7 +38,7 @@ pub struct Args {
     #[arg(long)]
     fresh: bool,
     /// Show the plan and stop.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "job")]
     dry_run: bool,
     /// End the bake when it takes longer than this; at most 11h.
     #[arg(long, value_name = "TIME", default_value = "8h", value_parser = Span::parse, env = "BAKEHOUSE_WITHIN")]
@@ -45,11 +50,13 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = Span::parse)]
     keep_for: Span,
     /// Go on with a bake whose root was kept, at the step that failed.
-    #[arg(long, value_name = "BAKE", conflicts_with_all = ["drop", "fresh", "dry_run"])]
+    #[arg(long, value_name = "BAKE", conflicts_with_all = ["drop", "fresh", "dry_run", "job"])]
     finish: Option<String>,
     /// Drop the root of a bake that was kept.
-    #[arg(long, value_name = "BAKE")]
+    #[arg(long, value_name = "BAKE", conflicts_with = "job")]
     drop: Option<String>,
+    #[command(flatten)]
+    pub(super) job: JobArgs,
 }
 
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +67,16 @@ enum OnFailure {
     Keep,
 }
 
-pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+/// The verb, for whoever waits for it.
+pub fn stage(args: &Args, global: &Global) -> anyhow::Result<Ended> {
+    run(args, global)?;
+    if args.dry_run || args.drop.is_some() || args.finish.is_some() {
+        return Ok(Ended::Shown);
+    }
+    Ok(Ended::Done(global.out(&args.recipe.folder()).join("image.json")))
+}
+
+fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if args.within.duration() > LONGEST.unsigned_abs() {
         anyhow::bail!(Failure::Input(
             "--within: a bake may take 11h at most; after 12h what it created counts as left behind"
@@ -72,20 +88,33 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         return Ok(keep::drop_root(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?);
     }
     if let Some(bake) = &args.finish {
-        return finish(bake, args, global);
+        let report = StageReport::begin(STAGE);
+        let result = finish(bake, args, global, &report);
+        return report.end(result);
     }
+    if args.dry_run {
+        return bake(args, global, None);
+    }
+    let report = StageReport::begin(STAGE);
+    report.goes_to(&global.out(&args.recipe.folder()));
+    let result = bake(args, global, Some(&report));
+    report.end(result)
+}
+
+fn bake(args: &Args, global: &Global, report: Option<&StageReport>) -> anyhow::Result<()> {
     let loaded = args.recipe.load()?;
     let mounts = if args.dry_run { Mounts::No } else { Mounts::Yes };
     session::run_with(global, mounts, &super::plan::roles(&loaded.recipe), |session| async move {
         let out = global.out(&loaded.dir);
-        let _own = if args.dry_run {
-            None
-        } else {
-            let own = OutFolder::take(&out, &session).await?;
+        let mut _own = None;
+        if let Some(report) = report {
+            report.of(&loaded.recipe.name, Vec::new());
+            report.masked_by(&session.reporter);
+            _own = Some(OutFolder::take(&out, &session).await?);
+            report.begun();
             // First: one of them may have registered an image, and this bake may be the same again.
             clear_orphans(&session, global).await;
-            Some(own)
-        };
+        }
         let plan = make(&args.recipe, &loaded, &session, global).await?;
         if args.dry_run {
             return super::plan::show(&plan, global);
@@ -100,8 +129,10 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
             return tell(&record, &out, global);
         }
         preflight(&plan, &loaded)?;
-        if args.on_failure == OnFailure::Keep && plan.method == MethodKind::Launch {
-            return Err(no_root_to_keep(&plan, &loaded.file).into());
+        if args.on_failure == OnFailure::Keep
+            && let Some(why) = keeps_no_root(plan.method)
+        {
+            return Err(no_root_to_keep(&plan, why, &loaded.file).into());
         }
         let baking =
             Baking { session, global, args, recipe_dir: absolute(&loaded.dir), recipe: loaded.digest.hex() };
@@ -109,10 +140,19 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     })
 }
 
-/// An instance of the method launch is always ended, and its root with it.
-fn no_root_to_keep(plan: &Plan, recipe: &Path) -> Failure {
+/// Why a method keeps no root: what it works on is always taken away, and the root with it.
+fn keeps_no_root(method: MethodKind) -> Option<&'static str> {
+    match method {
+        MethodKind::Direct | MethodKind::Scratch => None,
+        MethodKind::Launch => Some("its instance is always ended"),
+        MethodKind::Chroot => Some("its volume is always deleted"),
+    }
+}
+
+fn no_root_to_keep(plan: &Plan, why: &str, recipe: &Path) -> Failure {
+    let method = plan.method.as_str();
     Failure::Input(format!(
-        "--on-failure keep: {} is baked by the method launch ({}), which keeps no root: its instance is always ended. \
+        "--on-failure keep: {} is baked by the method {method} ({}), which keeps no root: {why}. \
          Leave the option out (BAKEHOUSE_ON_FAILURE too); the error and events.jsonl have what the step wrote",
         recipe.display(),
         plan.why
@@ -135,13 +175,17 @@ fn preflight(plan: &Plan, loaded: &Loaded) -> Result<(), Failure> {
 
 /// Goes on with a bake whose root was kept. Whoever repaired it by hand made it another image than the recipe's: it is
 /// never taken for that.
-fn finish(bake: &str, args: &Args, global: &Global) -> anyhow::Result<()> {
+fn finish(bake: &str, args: &Args, global: &Global, report: &StageReport) -> anyhow::Result<()> {
     session::run(global, Mounts::Yes, |session| async move {
         let kept = keep::find(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
         let _own = OutFolder::take(&kept.out, &session).await?;
+        report.goes_to(&kept.out);
+        report.of(&kept.plan.family, Vec::new());
+        report.masked_by(&session.reporter);
         // Once everything that could be wrong with the call was looked at: from here on nobody else keeps the root.
         let (kept, work) =
             keep::take_over(&global.work(), bake).map_err(|error| Failure::Input(chain(&error)))?;
+        report.begun();
         let mut plan = kept.plan;
         plan.renew(clock::wall());
         plan.fingerprint = format!("repaired in {bake}");

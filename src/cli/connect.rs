@@ -21,6 +21,8 @@ pub struct Asked {
     pub roles: BTreeMap<AccountId, AccountRole>,
     #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only AWS has to settle"))]
     pub settles_within: Option<std::time::Duration>,
+    #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only AWS has a quota of blocks"))]
+    pub block_rate: Option<u32>,
 }
 
 /// The role by which an account is entered.
@@ -87,7 +89,11 @@ async fn aws(asked: Asked) -> anyhow::Result<Connected> {
         fixed: None,
     };
     let connected = to_aws(&options).await?;
-    Ok(Connected { clouds: Paces::new(Rates::default()).clouds(Arc::new(connected)), store: None })
+    let mut rates = Rates::default();
+    if let Some(blocks) = asked.block_rate {
+        (rates.put, rates.get) = (f64::from(blocks), f64::from(blocks));
+    }
+    Ok(Connected { clouds: Paces::new(rates).clouds(Arc::new(connected)), store: None })
 }
 
 /// AWS itself, for the verbs that work on nothing else too.

@@ -2,15 +2,24 @@
 
 use std::fmt;
 
-use crate::cloud::{CloudError, ErrorKind};
+use crate::cloud::{CloudError, ErrorKind, JobFailureKind};
 pub use crate::host::error::chain;
 use crate::ledger::Left;
+use crate::recipe::RecipeErrors;
+use crate::recipe::buildspec::BuildspecErrors;
+
+/// Characters of a reason.
+const LONGEST_REASON: usize = 1000;
+/// What the lines of a message begin with that belong to its reason.
+const TOLD: [&str; 3] = ["hint: ", "left behind", "it is not known whether"];
 
 /// How a verb ended that did not succeed. Travels inside an `anyhow::Error`; any other error in one is work that failed.
 #[derive(Debug)]
 pub enum Failure {
     /// The user's input is wrong.
     Input(String),
+    /// A file of the user's is wrong: all of it, and the first of it in a line.
+    Wrong { told: String, reason: String },
     /// The work failed.
     Work { message: String, left: Left },
     /// Not allowed, before anything was done: not root.
@@ -19,6 +28,8 @@ pub enum Failure {
     Denied { message: String, left: Left },
     /// Checks of the image failed.
     Checks(String),
+    /// A build's commands failed; what they left is their own.
+    Build(String),
     /// The cloud is unavailable or throttles: try again.
     Unavailable { message: String, left: Left },
     /// A signal ended it.
@@ -30,8 +41,8 @@ impl Failure {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Input(_) => 2,
-            Self::Work { left: Left::Nothing, .. } => 3,
+            Self::Input(_) | Self::Wrong { .. } => 2,
+            Self::Work { left: Left::Nothing, .. } | Self::Build(_) => 3,
             Self::Work { left: Left::These(_) | Left::Unknown { .. }, .. }
             | Self::Denied { left: Left::These(_) | Left::Unknown { .. }, .. }
             | Self::Unavailable { left: Left::These(_) | Left::Unknown { .. }, .. }
@@ -44,13 +55,60 @@ impl Failure {
         }
     }
 
+    /// As CodePipeline sorts it.
+    #[must_use]
+    pub fn kind(&self) -> JobFailureKind {
+        match self {
+            Self::Input(_) | Self::Wrong { .. } => JobFailureKind::ConfigurationError,
+            Self::Refused(_) | Self::Denied { .. } => JobFailureKind::PermissionError,
+            Self::Work { .. } | Self::Checks(_) | Self::Build(_) => JobFailureKind::JobFailed,
+            // It was not the work that failed: done again, it may succeed.
+            Self::Unavailable { .. } | Self::Interrupted { .. } => JobFailureKind::SystemUnavailable,
+        }
+    }
+
+    /// What went wrong, in a line, for whoever sees one line alone: what to do about it, and what is left, are in it; of
+    /// what a program wrote its last line is.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        if let Self::Wrong { reason, .. } = self {
+            return reason.clone();
+        }
+        let text = self.to_string();
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let mut parts = vec![first.strip_prefix("error: ").unwrap_or(first).to_owned()];
+        let (mut listing, mut wrote) = (false, None);
+        for line in lines {
+            if TOLD.iter().any(|begins| line.starts_with(begins)) {
+                parts.push(line.trim_end_matches(':').to_owned());
+                listing = true;
+            } else if let Some(output) = line.strip_prefix("    ") {
+                wrote = Some(output.trim()).filter(|output| !output.is_empty()).or(wrote);
+            } else if let (true, Some(one)) = (listing, line.strip_prefix("  ")) {
+                parts.extend([one.trim().to_owned()]);
+            }
+        }
+        // Of what a program wrote its last line.
+        if let (Some(headline), Some(wrote)) = (parts[0].strip_suffix("; its last lines:"), wrote) {
+            parts[0] = format!("{headline}: {wrote}");
+        }
+        let line = parts.join("; ");
+        if line.chars().count() <= LONGEST_REASON {
+            return line;
+        }
+        line.chars().take(LONGEST_REASON - 1).chain(['…']).collect()
+    }
+
     /// The same with `hide` done to its message: no secret may stand in it.
     #[must_use]
     pub fn masked(self, hide: impl Fn(&str) -> String) -> Self {
         match self {
             Self::Input(message) => Self::Input(hide(&message)),
+            Self::Wrong { told, reason } => Self::Wrong { told: hide(&told), reason: hide(&reason) },
             Self::Refused(message) => Self::Refused(hide(&message)),
             Self::Checks(message) => Self::Checks(hide(&message)),
+            Self::Build(message) => Self::Build(hide(&message)),
             Self::Work { message, left } => Self::Work { message: hide(&message), left },
             Self::Denied { message, left } => Self::Denied { message: hide(&message), left },
             Self::Unavailable { message, left } => Self::Unavailable { message: hide(&message), left },
@@ -88,6 +146,28 @@ impl Failure {
     }
 }
 
+impl From<&RecipeErrors> for Failure {
+    fn from(errors: &RecipeErrors) -> Self {
+        match errors {
+            RecipeErrors::Wrong(problems) => {
+                Self::Wrong { told: errors.to_string(), reason: problems.reason() }
+            }
+            other => Self::Input(chain(other)),
+        }
+    }
+}
+
+impl From<&BuildspecErrors> for Failure {
+    fn from(errors: &BuildspecErrors) -> Self {
+        match errors {
+            BuildspecErrors::Wrong(problems) => {
+                Self::Wrong { told: errors.to_string(), reason: problems.reason() }
+            }
+            other => Self::Input(chain(other)),
+        }
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast() {
@@ -103,7 +183,11 @@ impl std::error::Error for Failure {}
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Input(message) | Self::Refused(message) | Self::Checks(message) => f.write_str(message),
+            Self::Input(message)
+            | Self::Wrong { told: message, .. }
+            | Self::Refused(message)
+            | Self::Checks(message)
+            | Self::Build(message) => f.write_str(message),
             Self::Work { message, left } | Self::Denied { message, left } => write!(f, "{message}\n{left}"),
             Self::Unavailable { message, left } => write!(f, "{message}\n{left}; try again"),
             Self::Interrupted { signal, left } => {
@@ -185,17 +269,40 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_is_one_line() {
+        let failed = |message: &str, left| Failure::Work { message: message.into(), left }.reason();
+        assert_eq!(failed("step 2 (shell) failed", Left::Nothing), "step 2 (shell) failed");
+        let message = "step 2 (packages) failed: `apt-get` failed with exit code 100; its last lines:\n    Reading\n    \
+                       E: no package x\nhint: is it there?";
+        let left = Left::These(vec!["snap-1".into(), "snap-2".into()]);
+        let begins = "step 2 (packages) failed: `apt-get` failed with exit code 100: E: no package x; hint: is it there?; ";
+        let reason = failed(message, left);
+        assert_eq!(
+            reason.strip_prefix(begins),
+            Some("left behind (`bakehouse sweep` removes what it may); snap-1; snap-2")
+        );
+        assert_eq!(failed(&"ä".repeat(5000), Left::Nothing).chars().count(), LONGEST_REASON);
+        let wrong = Failure::Wrong { told: "error: all\n of it".into(), reason: "bake.yml:2:1: x".into() };
+        assert_eq!(
+            (wrong.reason().as_str(), wrong.kind()),
+            ("bake.yml:2:1: x", JobFailureKind::ConfigurationError)
+        );
+    }
+
+    #[test]
     fn every_failure_has_its_documented_code() {
         let some = || Left::These(vec!["snap-1".into()]);
         let unknown = || Left::Unknown { these: Vec::new(), unseen: vec!["snapshots".into()] };
         let cases = [
             (Failure::Input(String::new()), 2),
+            (Failure::Wrong { told: String::new(), reason: String::new() }, 2),
             (Failure::Work { message: String::new(), left: Left::Nothing }, 3),
             (Failure::Work { message: String::new(), left: some() }, 4),
             (Failure::Refused(String::new()), 5),
             (Failure::Denied { message: String::new(), left: Left::Nothing }, 5),
             (Failure::Denied { message: String::new(), left: some() }, 4),
             (Failure::Checks(String::new()), 6),
+            (Failure::Build(String::new()), 3),
             (Failure::Unavailable { message: String::new(), left: Left::Nothing }, 75),
             (Failure::Interrupted { signal: libc::SIGINT, left: Left::Nothing }, 130),
             (Failure::Interrupted { signal: libc::SIGTERM, left: Left::Nothing }, 143),
@@ -208,7 +315,14 @@ mod tests {
         for (failure, code) in cases {
             assert_eq!(failure.code(), code, "{failure:?}");
             // What is left is always told, but where nothing was done that could leave anything.
-            let silent = matches!(failure, Failure::Input(_) | Failure::Refused(_) | Failure::Checks(_));
+            let silent = matches!(
+                failure,
+                Failure::Input(_)
+                    | Failure::Wrong { .. }
+                    | Failure::Refused(_)
+                    | Failure::Checks(_)
+                    | Failure::Build(_)
+            );
             assert_eq!(failure.to_string().contains("left behind"), !silent, "{failure:?}");
         }
     }

@@ -4,9 +4,9 @@
 //! ```text
 //! list                              strikes nothing
 //! call:N:before|after:WHAT          the N-th mutating call, or, as OPERATION#N, that of one operation;
-//!                                   WHAT: transient, throttled, denied, quota, kill, stop
+//!                                   WHAT: transient, throttled, denied, quota, kill, stop, panic
 //! call:N:before|after:WHAT:lasting  that one and all after it
-//! boundary:N:kill|stop              where the N-th phase or step begins or ends
+//! boundary:N:kill|stop|panic        where the N-th phase or step begins or ends
 //! ```
 
 use std::io::Write;
@@ -35,7 +35,8 @@ impl FromStr for Injected {
         if let Some(fault) = text.strip_prefix("call:") {
             return Ok(Self::Call(fault.parse()?));
         }
-        let wrong = || format!("`{text}` is none of list, call:N:before|after:WHAT and boundary:N:kill|stop");
+        let wrong =
+            || format!("`{text}` is none of list, call:N:before|after:WHAT and boundary:N:kill|stop|panic");
         let (number, strike) =
             text.strip_prefix("boundary:").and_then(|rest| rest.split_once(':')).ok_or_else(wrong)?;
         let strike: Strike = strike.parse()?;

@@ -52,6 +52,29 @@ const EXAMPLES: &[Example] = &[
             ("web/rootfs/var/www/html/index.html", file!("quickstart/web/rootfs/var/www/html/index.html")),
         ],
     },
+    Example {
+        name: "codebuild-stage",
+        about: "a stage of CodePipeline that bakes, with its project and its action",
+        files: &[
+            ("README.md", file!("codebuild-stage/README.md")),
+            ("bake.yml", file!("codebuild-stage/bake.yml")),
+            ("buildspec.yml", file!("codebuild-stage/buildspec.yml")),
+            ("rootfs/var/www/html/index.html", file!("codebuild-stage/rootfs/var/www/html/index.html")),
+        ],
+    },
+    Example {
+        name: "existing-pipeline",
+        about: "what to add to a pipeline that builds an application",
+        files: &[
+            ("README.md", file!("existing-pipeline/README.md")),
+            ("bake.yml", file!("existing-pipeline/bake.yml")),
+            ("buildspec.yml", file!("existing-pipeline/buildspec.yml")),
+            (
+                "rootfs/etc/systemd/system/app.service",
+                file!("existing-pipeline/rootfs/etc/systemd/system/app.service"),
+            ),
+        ],
+    },
 ];
 
 /// Write an example to start from.

@@ -3,6 +3,7 @@
 
 mod bake;
 mod boot;
+mod build;
 mod connect;
 mod delivery;
 #[cfg(feature = "aws")]
@@ -11,19 +12,23 @@ mod exit;
 mod export;
 mod fault;
 mod images;
+mod job;
 mod keep_root;
 mod metadata;
 mod out_folder;
 mod plan;
 mod policy;
 mod provision;
+mod run;
 mod session;
 mod shell;
 mod snapshot;
+mod stage_report;
 mod sweep;
 mod test;
 mod throw_away;
 mod token_file;
+mod worker;
 
 pub mod init;
 pub mod schema;
@@ -67,6 +72,8 @@ enum Verb {
     Export(export::Args),
     Snapshot(snapshot::Args),
     Sweep(sweep::Args),
+    Run(run::Args),
+    Worker(worker::Args),
     Provision(provision::Args),
     #[command(hide = true)]
     Metadata(metadata::Args),
@@ -82,7 +89,13 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version come as "errors" too, with the code 0. Nobody is left to tell if printing fails.
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            if code != 0 {
+                let settings = Args::try_parse_from(["bakehouse", "schema"]);
+                settings.into_iter().for_each(|args| job::refused(&error.to_string(), &args.global));
+                stage_report::last_line(code, &Failure::Input(error.to_string()).reason());
+            }
+            return ExitCode::from(code);
         }
     };
     let result = match args.verb {
@@ -93,14 +106,18 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "aws")]
         Verb::Ecr(verb) => ecr::run(&verb, &args.global),
         Verb::Policy(verb) => policy::run(&verb, &args.global),
-        Verb::Bake(verb) => bake::run(&verb, &args.global),
-        Verb::Test(verb) => test::run(&verb, &args.global),
+        Verb::Bake(verb) => job::told(&verb.job, &args.global, "bake", |_| bake::stage(&verb, &args.global)),
+        Verb::Test(verb) => {
+            job::told(&verb.job, &args.global, "test", |job| test::stage(&verb, &args.global, job))
+        }
         Verb::Images(verb) => images::run(&verb, &args.global),
         Verb::Boot(verb) => boot::run(&verb, &args.global),
         Verb::Shell(verb) => shell::run(&verb, &args.global),
         Verb::Export(verb) => export::run(&verb, &args.global),
         Verb::Snapshot(verb) => snapshot::run(&verb, &args.global),
         Verb::Sweep(verb) => sweep::run(&verb, &args.global),
+        Verb::Run(verb) => run::run(&verb, &args.global),
+        Verb::Worker(verb) => worker::run(&verb, &args.global),
         Verb::Provision(verb) => match provision::run(&verb) {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error),
@@ -117,6 +134,7 @@ pub fn main() -> ExitCode {
             let word = if text.starts_with("error") { "" } else { "error: " };
             // A terminal that hung up takes no message; the exit code tells.
             let _ = writeln!(std::io::stderr().lock(), "{word}{text}");
+            stage_report::last_line(failure.code(), &failure.reason());
             ExitCode::from(failure.code())
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::build;
 use super::connect::AccountRole;
 use super::exit::{Failure, chain};
 use super::print;
@@ -10,7 +11,7 @@ use super::session::{self, Global, Mounts, Roles, Session, absolute};
 use crate::cloud::{AccountId, Place};
 use crate::plan::facts::Places;
 use crate::plan::{self, FactsError, Plan, Source};
-use crate::recipe::{self, Account, Loaded, Recipe};
+use crate::recipe::{self, Account, Loaded, Recipe, RecipeErrors};
 
 /// Show what a bake would do, and why.
 #[derive(clap::Args, Debug)]
@@ -22,13 +23,12 @@ pub struct Args {
 /// Which recipe, and what fills it in.
 #[derive(clap::Args, Debug, Clone)]
 pub struct RecipeArgs {
-    /// The folder with bake.yml.
-    #[arg(default_value = ".")]
-    pub dir: PathBuf,
+    /// The folder with bake.yml [default: this one; in a build of CodeBuild its source's, where this one has none].
+    pub dir: Option<PathBuf>,
     /// Overrides a variable of the recipe.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub var: Vec<(String, String)>,
-    /// The source's commit, for names and tags [default: CodeBuild's resolved source version].
+    /// The source's commit, for names and tags [default: the one that CodeBuild tells].
     #[arg(long, env = "BAKEHOUSE_COMMIT")]
     pub commit: Option<String>,
     /// The pipeline's execution id, for tags and the record.
@@ -49,28 +49,62 @@ impl RecipeArgs {
     pub fn load(&self) -> anyhow::Result<Loaded> {
         let vars: BTreeMap<String, String> = self.var.iter().cloned().collect();
         let options = recipe::LoadOptions { vars, ..recipe::LoadOptions::default() };
-        Ok(recipe::load(&self.dir, &options).map_err(|errors| Failure::Input(chain(&errors)))?)
+        let build = build::of_environment();
+        let dir = build::folder(self.dir.as_deref(), build.as_ref());
+        Ok(recipe::load(&dir, &options).map_err(|errors| match (&errors, &build) {
+            (RecipeErrors::Missing { path }, Some(build)) => match build::others_with_a_recipe(build) {
+                Some(others) => Failure::Input(format!(
+                    "there is no {}; of the build's sources these have one: {others}; name its folder",
+                    path.display()
+                )),
+                None => Failure::from(&errors),
+            },
+            _ => Failure::from(&errors),
+        })?)
     }
 
+    /// The folder that [`load`](Self::load) reads.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        build::folder(self.dir.as_deref(), build::of_environment().as_ref())
+    }
+
+    /// Where the recipe comes from: as it was said, and else as the build that this runs in tells it.
     fn source(&self) -> anyhow::Result<Source> {
-        let commit = self.commit.clone().or_else(codebuild_commit);
-        if let Some(commit) = &commit
-            && !(commit.len() <= 64
-                && commit.len() >= 4
-                && commit.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        let told = build::of_environment().map(|build| build::source(&build)).unwrap_or_default();
+        let said = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        let source = Source {
+            commit: said(&self.commit).or(told.commit),
+            pipeline_execution: said(&self.pipeline_execution),
+            ..told
+        };
+        if let Some(commit) = &source.commit
+            && !((4..=64).contains(&commit.len()) && commit.bytes().all(|byte| byte.is_ascii_hexdigit()))
         {
             anyhow::bail!(Failure::Input(format!(
-                "--commit: `{commit}` is no commit id; one has hexadecimal digits only"
+                "--commit: `{commit}` is no commit id; one has hexadecimal digits only{}",
+                unfilled(commit)
             )));
         }
-        Ok(Source { commit, pipeline_execution: self.pipeline_execution.clone() })
+        if let Some(id) = &source.pipeline_execution
+            && uuid::Uuid::parse_str(id).is_err()
+        {
+            anyhow::bail!(Failure::Input(format!(
+                "--pipeline-execution: `{id}` is no execution's id; one is a UUID{}",
+                unfilled(id)
+            )));
+        }
+        Ok(source)
     }
 }
 
-/// A build whose source is an S3 object has the object's version id there instead.
-fn codebuild_commit() -> Option<String> {
-    let version = std::env::var("CODEBUILD_RESOLVED_SOURCE_VERSION").ok()?;
-    (version.len() == 40 && version.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(version)
+/// What to do about a variable of the pipeline that nobody put a value in for.
+fn unfilled(value: &str) -> &'static str {
+    if value.starts_with("#{") {
+        "; CodePipeline fills in `#{…}` in the configuration of an action alone: pass it by the action's EnvironmentVariables"
+    } else {
+        ""
+    }
 }
 
 /// The roles of other accounts that a recipe names.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::exit::{Failure, chain};
+use super::exit::Failure;
 use super::print;
 use super::session::Global;
 use crate::policy::{self, BaseOwner, Needs, Wish};
@@ -18,7 +18,8 @@ pub struct Args {
     /// Overrides a variable of the recipe.
     #[arg(long, value_name = "NAME=VALUE", value_parser = super::plan::variable)]
     var: Vec<(String, String)>,
-    /// What the policy is for; `upload`, `download`, `sweep` and `ecr` need no recipe.
+    /// What the policy is for; `upload`, `download`, `sweep`, `ecr`, `job` and `worker` need no
+    /// recipe.
     #[arg(long = "for", value_enum, value_delimiter = ',', default_values = ["bake", "test"])]
     stages: Vec<Stage>,
     /// Whose the base image is, where the recipe does not tell.
@@ -40,6 +41,8 @@ enum Stage {
     Upload,
     Download,
     Ecr,
+    Job,
+    Worker,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +57,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = if needs_recipe {
         let vars: BTreeMap<String, String> = args.var.iter().cloned().collect();
         let options = recipe::LoadOptions { vars, ..recipe::LoadOptions::default() };
-        Some(recipe::load(&args.dir, &options).map_err(|errors| Failure::Input(chain(&errors)))?)
+        Some(recipe::load(&args.dir, &options).map_err(|errors| Failure::from(&errors))?)
     } else {
         None
     };
@@ -73,7 +76,17 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         reporter.warning(note.clone());
     }
     let (region, account) = global.region_and_account()?;
-    print(&format!("{:#}", policy::policy(&needs, &policy::Scope { region, account })))
+    let policy = policy::policy(&needs, &policy::Scope { region, account });
+    let length = policy::length(&policy);
+    if length > policy::MANAGED {
+        reporter.warning(format!(
+            "this has {length} characters, and a managed policy takes {}: write it into the role itself, which takes {} \
+             in all, or print it in parts by --for and --base",
+            policy::MANAGED,
+            policy::OF_A_ROLE
+        ));
+    }
+    print(&format!("{policy:#}"))
 }
 
 impl Stage {
@@ -85,6 +98,8 @@ impl Stage {
             Self::Upload => policy::Stage::Upload,
             Self::Download => policy::Stage::Download,
             Self::Ecr => policy::Stage::Registry,
+            Self::Job => policy::Stage::Job,
+            Self::Worker => policy::Stage::Worker,
         }
     }
 }

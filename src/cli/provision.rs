@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,9 +19,10 @@ use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 use crate::host::{file, namespace, tree};
 use crate::provision::{
-    Bundle, BundleSecrets, ChrootOptions, ChrootRoot, EspAccess, MachineRoot, Outcome, OutcomeEnd,
-    OutcomeFailure, Progress, Root, SealOptions, StepContext, StepFailed, StepTiming, disks_alone, installed,
-    remove_build_key, run_steps, seal,
+    Bundle, BundleSecrets, ChrootOptions, ChrootRoot, EspAccess, LastOfSeal, MachineRoot, Outcome,
+    OutcomeEnd, OutcomeFailure, Progress, Root, SSM_AGENT, SealOptions, StepContext, StepFailed, StepTiming,
+    disks_alone, installed, keep_wanted_ssm_agent, leave_ssm_agent, remove_build_key, run_steps, seal,
+    ssm_agent_is_brought, stop_ssm_agent, take_out_ssm_agent,
 };
 use crate::recipe::Step;
 use crate::report::{JsonLines, Reporter};
@@ -32,20 +33,20 @@ const MOST_EVENTS: usize = 1 << 20;
 const FAILED: u8 = 1;
 /// Characters of what a failure is told with: it comes back on one line, and no line is longer than 16 KiB.
 const LONGEST_FAILURE: usize = 3000;
-/// Until the answer of the seal is on its way, before the machine is turned off: an agent reports within seconds.
-const REPORTING: Duration = Duration::from_secs(6);
-/// Time for the process that turns the machine off to begin, before its program's file goes: a machine in software
-/// emulation is slow.
+/// Time for the process that does the last of the seal to begin: a machine in software emulation is slow.
 const BEGINNING: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
 /// What is on an instance for the bake only, its agent's mark among it.
 const OWN: &str = "/var/lib/bakehouse";
-/// Put there by user data that installed the agent.
-const AGENT: &str = "/var/lib/bakehouse/ssm-agent-installed";
 /// In memory, on any machine that runs.
 const IN_MEMORY: &str = "/run/bakehouse-provision";
-/// Says that the process that turns the machine off has begun.
-const BEGUN: &str = "/run/bakehouse-provision/turning-off";
+/// Says that the process that does the last of the seal has begun.
+const BEGUN: &str = "/run/bakehouse-provision/finishing";
+/// The machine's console, and the serial port that EC2 shows where the kernel's console is another.
+const CONSOLES: [&str; 2] = ["/dev/console", "/dev/ttyS0"];
+/// How often the console is told the same: what the kernel writes there meanwhile may cut a line in two.
+const TOLD: u32 = 24;
+const TELLING: Duration = Duration::from_secs(5);
 
 /// Run a bundle's steps on the machine that this runs on, or on a root in a folder.
 ///
@@ -65,15 +66,22 @@ pub struct Args {
     /// Seal the root: the last that is done to it.
     #[arg(long)]
     seal: bool,
-    /// After the seal: turn the machine off, so that nothing on it is written any more.
+    /// Leave what lets commands into the machine: `--finish` takes it away.
     #[arg(long, requires = "seal")]
+    reachable: bool,
+    /// Begin the last of the seal, which goes on when this has ended: it takes away what lets commands in, and the console
+    /// says what came of it.
+    #[arg(long, conflicts_with = "seal")]
+    finish: bool,
+    /// After the last of the seal: turn the machine off, so that nothing on it is written any more.
+    #[arg(long)]
     then_off: bool,
     /// Show what happened since this byte of the events, beginning with the number of the byte to go on with.
     #[arg(long, value_name = "BYTE", conflicts_with = "seal")]
     events: Option<u64>,
-    /// Seal once more and turn the machine off.
+    /// What `--finish` begins.
     #[arg(long, hide = true)]
-    turn_off: bool,
+    finishing: bool,
 }
 
 impl Args {
@@ -110,11 +118,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let mut code = 0;
     let code_of = &mut code;
     block_on(|stop| async move {
-        if args.turn_off {
-            return turn_off(args).await;
+        if args.finishing {
+            return finishing(args, &stop).await;
         }
         let outcome = if args.seal {
             sealed(args, &reporter, &stop).await
+        } else if args.finish {
+            finish(args).await
         } else {
             provisioned(args, &reporter, &stop).await
         };
@@ -161,6 +171,8 @@ fn events(log: &Path, from: u64) -> anyhow::Result<()> {
 async fn provisioned(args: &Args, reporter: &Reporter, stop: &Stop) -> anyhow::Result<Outcome> {
     let recipe = args.file("files");
     let bundle = Bundle::unpack(&args.file("bundle"), &recipe)?;
+    let dir = RootDir::open(&args.root)?;
+    keep_wanted_ssm_agent(&dir, &bundle.steps)?;
     let environment = secrets(args, &recipe)?;
     let kept = args.file("progress.json");
     let mut progress: Progress = match fs::read(&kept) {
@@ -190,8 +202,11 @@ async fn provisioned(args: &Args, reporter: &Reporter, stop: &Stop) -> anyhow::R
         file::replace(&kept, &serde_json::to_vec(&progress)?, 0o600)?;
         return Ok(Outcome { end: OutcomeEnd::Reboot, timings: progress.timings });
     }
-    let dir = RootDir::open(&args.root)?;
-    let installed = installed(&dir, stop).await?;
+    let mut installed = installed(&dir, stop).await?;
+    if ssm_agent_is_brought(&dir) {
+        // The image will not have it.
+        installed.packages.retain(|package| package.name != SSM_AGENT);
+    }
     Ok(Outcome { end: OutcomeEnd::Done(installed), timings: progress.timings })
 }
 
@@ -257,73 +272,89 @@ fn secrets(args: &Args, recipe: &Path) -> anyhow::Result<BTreeMap<String, String
 
 async fn sealed(args: &Args, reporter: &Reporter, stop: &Stop) -> anyhow::Result<Outcome> {
     let bundle = Bundle::unpack(&args.file("bundle"), &args.file("files"))?;
-    let off = args.then_off && args.is_machine();
-    if off {
-        // Before the seal, which takes its program's file away. Without setsid the machine is stopped from outside.
-        file::replace(&args.file("seal.json"), &serde_json::to_vec(&bundle.seal)?, 0o600)?;
-        let late =
-            Cmd::new(std::env::current_exe()?).args(["provision", "--root", "/", "--turn-off", "--bundle"]);
-        match late.arg(&args.bundle).detach() {
-            Ok(_) => begun().await,
-            Err(error) => {
-                reporter.warning(format!("the machine does not turn itself off: {}", chain(&error)));
-            }
-        }
-    }
     seal_root(args, &bundle.seal.remove, reporter, stop).await?;
     Ok(Outcome { end: OutcomeEnd::Sealed, timings: Vec::new() })
-}
-
-/// Waits until the process that turns the machine off has what it needs of the bundle's folder.
-async fn begun() {
-    let began = tokio::time::Instant::now();
-    while !Path::new(BEGUN).exists() && began.elapsed() < BEGINNING {
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 /// The seal, and what came in for the bake.
 async fn seal_root(args: &Args, remove: &[String], reporter: &Reporter, stop: &Stop) -> anyhow::Result<()> {
     let dir = if args.is_machine() { disks_alone()? } else { RootDir::open(&args.root)? };
-    // Labels are the seal's last, and nothing is made after it.
-    remove_build_key(&dir, BUILD_KEY)?;
-    for own in [args.bundle.as_path(), Path::new(OWN)] {
-        if args.is_machine() && own.exists() {
-            tree::remove(own)?;
+    if !args.reachable {
+        // Labels are the seal's last, and nothing is made after it.
+        remove_build_key(&dir, BUILD_KEY)?;
+        for own in [args.bundle.as_path(), Path::new(OWN)] {
+            if args.is_machine() && own.exists() {
+                tree::remove(own)?;
+            }
         }
     }
-    seal(&dir, SealOptions { remove, reporter, stop }).await?;
+    seal(&dir, SealOptions { remove, reachable: args.reachable, reporter, stop }).await?;
     rustix::fs::sync();
     Ok(())
 }
 
-/// What runs wrote after the seal, an agent's answer among it, is taken away again; then the machine is off at once,
-/// without its services writing what they write when they end.
-async fn turn_off(args: &Args) -> anyhow::Result<()> {
-    let kept = fs::read(args.file("seal.json"))?;
-    let options: crate::recipe::Seal = serde_json::from_slice(&kept)?;
-    let brought = Path::new(AGENT).exists();
+/// Begins the last of the seal in a process that outlives this one, its command, and what ran that.
+async fn finish(args: &Args) -> anyhow::Result<Outcome> {
+    let mut last = Cmd::new(std::env::current_exe()?).args(["provision", "--root"]).arg(&args.root);
+    last = last.arg("--bundle").arg(&args.bundle).arg("--finishing");
+    if args.then_off {
+        last = last.arg("--then-off");
+    }
+    last.detach()?;
+    let began = tokio::time::Instant::now();
+    while !Path::new(BEGUN).exists() {
+        if began.elapsed() > BEGINNING {
+            anyhow::bail!("the last of the seal did not begin within {} s", BEGINNING.as_secs());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(Outcome { end: OutcomeEnd::Sealed, timings: Vec::new() })
+}
+
+/// The last of the seal: nobody can send a command any more, so the console says what came of it. Then the machine is off
+/// at once, without its services writing what they write when they end, or waits for who takes its image.
+async fn finishing(args: &Args, stop: &Stop) -> anyhow::Result<()> {
+    let bundle = Bundle::unpack(&args.file("bundle"), &args.file("files"))?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(IN_MEMORY)?;
     fs::write(BEGUN, "")?;
-    tokio::time::sleep(REPORTING).await;
-    if brought {
-        remove_agent().await;
+    let last = match last_of_seal(args, &bundle).await {
+        Ok(()) => LastOfSeal::Done,
+        Err(error) => LastOfSeal::Failed(format!("{error:#}")),
+    };
+    let line = last.line(&bundle.bake);
+    tell(&line);
+    if args.then_off && last == LastOfSeal::Done {
+        // Who waits for it stops a machine that does not turn itself off.
+        let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
     }
-    seal_root(args, &options.remove, &Reporter::silent(), &Stop::never()).await?;
-    rustix::system::reboot(rustix::system::RebootCommand::PowerOff)?;
+    for _ in 1..TOLD {
+        tokio::select! {
+            () = tokio::time::sleep(TELLING) => tell(&line),
+            // The machine goes down, and would wait for this.
+            () = stop.requested() => return Ok(()),
+        }
+    }
     Ok(())
 }
 
-/// An agent that user data brought in is taken out: its answer was given. What cannot be taken out stays without its
-/// registration, which is the seal's.
-async fn remove_agent() {
-    const WAYS: [(&str, &[&str]); 2] = [
-        ("/usr/bin/dpkg", &["dpkg", "--purge", "amazon-ssm-agent"]),
-        ("/usr/bin/rpm", &["rpm", "--erase", "amazon-ssm-agent"]),
-    ];
-    if let Some((_, words)) = WAYS.iter().find(|(program, _)| Path::new(program).exists()) {
-        let command = Cmd::new(words[0]).args(&words[1..]).timeout(Duration::from_secs(60));
-        // As above: best effort.
-        let _ = command.run(&Stop::never()).await;
+async fn last_of_seal(args: &Args, bundle: &Bundle) -> anyhow::Result<()> {
+    leave_ssm_agent();
+    stop_ssm_agent().await;
+    let root = RootDir::open(&args.root)?;
+    if ssm_agent_is_brought(&root) {
+        take_out_ssm_agent(&root).await?;
+    }
+    seal_root(args, &bundle.seal.remove, &Reporter::silent(), &Stop::never()).await
+}
+
+/// Writes a line to the console, and does not wait for one that takes none.
+fn tell(line: &str) {
+    for console in CONSOLES {
+        let flags = rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::NONBLOCK;
+        let opened = OpenOptions::new().append(true).custom_flags(flags.bits().cast_signed()).open(console);
+        if let Ok(mut console) = opened {
+            // A machine need not have it; who looks for the line says that it did not come.
+            let _ = console.write_all(format!("\n{line}\n").as_bytes());
+        }
     }
 }

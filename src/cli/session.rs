@@ -1,6 +1,7 @@
 //! What every verb has: the cloud that was picked, where events go, the request to stop, and the runtime.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use super::connect::{AccountRole, Asked, Connected, connect};
 use super::exit::Failure;
 use super::fault::Injected;
-use crate::cloud::{AccountId, Cloud, Clouds, Region};
+use crate::cloud::{AccountId, Cloud, Clouds, Jobs, Region};
 use crate::host::namespace;
 use crate::host::stop::Stop;
 use crate::local::Store;
@@ -42,6 +43,9 @@ pub struct Global {
     /// How long AWS may not show what was just made, as 30s: so long unwinding looks for it [default: 2m].
     #[arg(long, global = true, value_name = "TIME", env = "BAKEHOUSE_AWS_SETTLES", value_parser = Span::parse)]
     aws_settles: Option<Span>,
+    /// Blocks that may be read from AWS in a second, and as many written [default: 1000, EBS's limit for one snapshot].
+    #[arg(long, global = true, value_name = "BLOCKS", env = "BAKEHOUSE_AWS_BLOCK_RATE", value_parser = clap::value_parser!(u32).range(1..))]
+    aws_block_rate: Option<u32>,
     /// Where results go [default: bakehouse-out in the recipe's folder].
     #[arg(long, global = true, value_name = "FOLDER", env = "BAKEHOUSE_OUT")]
     out: Option<PathBuf>,
@@ -101,6 +105,26 @@ impl Global {
         text
     }
 
+    /// These options as the variables that stand for them: for a program that is started to work on the same.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(OsString, OsString)> {
+        let store = self.local.as_deref().map(|store| match store {
+            "" => OsString::new(),
+            store => absolute(Path::new(store)).into(),
+        });
+        let text = |value: &Option<String>| value.as_ref().map(OsString::from);
+        let named = [
+            ("LOCAL", store),
+            ("REGION", text(&self.region)),
+            ("ACCOUNT", text(&self.account)),
+            ("ROLE", text(&self.role)),
+            ("EXTERNAL_ID", text(&self.external_id)),
+            ("WORK", self.work.as_deref().map(|work| absolute(work).into())),
+        ];
+        let named = named.into_iter();
+        named.filter_map(|(name, value)| Some((format!("BAKEHOUSE_{name}").into(), value?))).collect()
+    }
+
     /// The folder that bakes work in. Not the system's temporary folder: that is often in memory. Each user has one.
     #[must_use]
     pub fn work(&self) -> PathBuf {
@@ -122,6 +146,33 @@ impl Global {
             Log::Json => reporter.add_sink(Box::new(JsonLines::new(std::io::stderr(), self.quiet))),
         }
         reporter
+    }
+
+    /// Where the pipeline is whose job this process does: in the account of the credentials themselves, whatever other
+    /// account is worked in.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] on the local cloud, which has none.
+    pub async fn jobs(&self) -> anyhow::Result<Arc<dyn Jobs>> {
+        let (region, _) = self.region_and_account()?;
+        let asked = Asked {
+            local: self.local.clone(),
+            region,
+            account: None,
+            roles: Roles::new(),
+            settles_within: None,
+            block_rate: None,
+        };
+        let mut clouds = connect(asked).await?.clouds;
+        if let Some(injected) = self.fault.clone() {
+            clouds = injected.begin(clouds, &Reporter::silent());
+        }
+        let none = || {
+            Failure::Input(
+                "the local cloud has no pipelines: take --local (BAKEHOUSE_LOCAL) out, or the job".to_owned(),
+            )
+        };
+        Ok(clouds.at(&clouds.home())?.jobs.ok_or_else(none)?)
     }
 
     /// Whether one place was asked for by name.
@@ -177,7 +228,8 @@ impl Global {
             ));
         }
         let settles_within = self.aws_settles.map(Span::duration);
-        Ok(Asked { local: self.local.clone(), region, account, roles, settles_within })
+        let block_rate = self.aws_block_rate;
+        Ok(Asked { local: self.local.clone(), region, account, roles, settles_within, block_rate })
     }
 }
 
@@ -246,10 +298,10 @@ pub enum Mounts {
 ///
 /// # Errors
 /// The verb's failure; that it needs root.
-pub fn run<F, Fut>(global: &Global, mounts: Mounts, verb: F) -> anyhow::Result<()>
+pub fn run<T, F, Fut>(global: &Global, mounts: Mounts, verb: F) -> anyhow::Result<T>
 where
     F: FnOnce(Session) -> Fut,
-    Fut: Future<Output = anyhow::Result<()>>,
+    Fut: Future<Output = anyhow::Result<T>>,
 {
     run_with(global, mounts, &Roles::new(), verb)
 }
@@ -258,10 +310,10 @@ where
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with<F, Fut>(global: &Global, mounts: Mounts, roles: &Roles, verb: F) -> anyhow::Result<()>
+pub fn run_with<T, F, Fut>(global: &Global, mounts: Mounts, roles: &Roles, verb: F) -> anyhow::Result<T>
 where
     F: FnOnce(Session) -> Fut,
-    Fut: Future<Output = anyhow::Result<()>>,
+    Fut: Future<Output = anyhow::Result<T>>,
 {
     let asked = global.asked(roles)?;
     if mounts == Mounts::Yes {
@@ -282,17 +334,17 @@ where
 ///
 /// # Errors
 /// The future's own; that no runtime is to be had.
-pub fn block_on<F, Fut>(work: F) -> anyhow::Result<()>
+pub fn block_on<T, F, Fut>(work: F) -> anyhow::Result<T>
 where
     F: FnOnce(Stop) -> Fut,
-    Fut: Future<Output = anyhow::Result<()>>,
+    Fut: Future<Output = anyhow::Result<T>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = Stop::on_signals()?;
         let result = work(stop.clone()).await;
         match (result.map_err(Failure::from), stop.signal()) {
-            (Ok(()), _) => Ok(()),
+            (Ok(done), _) => Ok(done),
             (Err(Failure::Work { left, .. } | Failure::Unavailable { left, .. }), _)
                 if stop.deadline().is_some() =>
             {
@@ -359,6 +411,26 @@ mod tests {
         assert!(found.roles.is_empty() && found.settles_within.is_none());
         assert_eq!(asked(&["--local"], &Roles::new()).unwrap().local.as_deref(), Some(""));
         assert_eq!(asked(&["--local=here"], &Roles::new()).unwrap().local.as_deref(), Some("here"));
+    }
+
+    /// What is started with them has the same options.
+    #[test]
+    fn options_go_on_as_variables() {
+        let line =
+            ["bakehouse", "--local=/store", "--region=local", "--account=123456789012", "--work=/work"];
+        let global = Line::try_parse_from(line).unwrap().global;
+        let all: Vec<(String, String)> = global
+            .environment()
+            .into_iter()
+            .map(|(name, value)| (name.into_string().unwrap(), value.into_string().unwrap()))
+            .collect();
+        let right = [
+            ("BAKEHOUSE_LOCAL", "/store"),
+            ("BAKEHOUSE_REGION", "local"),
+            ("BAKEHOUSE_ACCOUNT", "123456789012"),
+            ("BAKEHOUSE_WORK", "/work"),
+        ];
+        assert_eq!(all, right.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     #[test]

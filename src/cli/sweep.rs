@@ -167,7 +167,7 @@ async fn in_cloud(report: &mut Report, session: &Session, global: &Global) {
 }
 
 async fn in_place(report: &mut Report, session: &Session, cloud: &Cloud) {
-    let swept = sweep(cloud, clock::wall(), report.dry_run).await;
+    let swept = sweep(cloud, session.clouds.settles_within(), clock::wall(), report.dry_run).await;
     for undo in &swept.undone {
         report.undo(undo);
         undo.add_stuck(&mut report.left);

@@ -2,17 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use super::bake::clear_orphans;
+use super::bake::{self, clear_orphans};
 use super::boot::Firmware;
+use super::build;
 use super::exit::{Failure, chain};
+use super::job::{Ended, JobArgs};
 use super::session::{self, Global, Mounts, Session};
+use super::stage_report::{self, StageReport};
 use super::throw_away::ThrowAway;
 use super::token_file::{self, TokenFile};
 use super::{images, print};
 use crate::acceptance::{
-    self, AcceptanceError, Boot, BootReport, BootSpec, BootStage, LaunchOptions, Outcome, Status, Until,
+    self, AcceptanceError, Boot, BootReport, BootSpec, BootStage, Case, End, LaunchOptions, Outcome, Status,
+    Until,
 };
-use crate::cloud::Image;
+use crate::cloud::{Image, Job};
 use crate::disk::loop_device::Access;
 use crate::disk::tree::MountedTree;
 use crate::host::clock;
@@ -30,21 +34,21 @@ const STAGE: &str = "test";
 
 /// Check an image: first its file system, with nothing launched, then booted.
 ///
-/// Writes junit.xml beside the record, a case per check, and adds the result to the record. While the image boots,
+/// Writes junit.xml beside the record, a case per check behind that of the bake, and adds the result to the record. While the image boots,
 /// test.token stands beside them: a test that was killed goes on from it, with the same instance, when the same command
 /// is given again.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Clone)]
 pub struct Args {
-    /// The record of the image, or the folder of its recipe.
-    #[arg(default_value = ".")]
-    record: PathBuf,
+    /// The record of the image, or the folder of its recipe [default: this folder; in a build of CodeBuild its source's,
+    /// where this one has no recipe].
+    record: Option<PathBuf>,
     /// Do not boot the image: what only a boot can tell is not judged.
     #[arg(long, conflicts_with_all = ["token", "no_wait", "fresh"])]
     no_boot: bool,
     #[command(flatten)]
     launch: Launch,
     /// Go on with the test that this token is of.
-    #[arg(long, value_name = "TOKEN|@FILE", conflicts_with_all = ["fresh", "firmware", "instance_type", "volume_size"])]
+    #[arg(long, value_name = "TOKEN|@FILE", env = "BAKEHOUSE_TOKEN", hide_env_values = true, conflicts_with_all = ["fresh", "firmware", "instance_type", "volume_size"])]
     token: Option<String>,
     /// Begin anew, though a test of this image waits; its instance is ended.
     #[arg(long)]
@@ -52,10 +56,12 @@ pub struct Args {
     /// Look once. While there is no result yet, print the token to go on with, and exit with 0.
     #[arg(long)]
     no_wait: bool,
+    #[command(flatten)]
+    pub(super) job: JobArgs,
 }
 
 /// How to launch it.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Clone)]
 struct Launch {
     /// The firmware, where the image can boot from both.
     #[arg(long, value_enum)]
@@ -78,15 +84,41 @@ impl Launch {
     }
 }
 
-pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let path =
-        if args.record.is_dir() { global.out(&args.record).join("image.json") } else { args.record.clone() };
-    let record = Record::read(&path).map_err(|error| Failure::Input(chain(&error)))?;
-    session::run(
-        global,
-        Mounts::Yes,
-        |session| async move { test(record, &path, args, &session, global).await },
-    )
+/// The verb, for whoever waits for it. A job looks once, and the next job of its action goes on.
+pub fn stage(args: &Args, global: &Global, job: Option<&Job>) -> anyhow::Result<Ended> {
+    let Some(job) = job else { return run(args, global) };
+    let token = args.token.clone().or_else(|| job.continuation.clone());
+    run(&Args { token, no_wait: !args.no_boot, ..args.clone() }, global)
+}
+
+fn run(args: &Args, global: &Global) -> anyhow::Result<Ended> {
+    let record = build::folder(args.record.as_deref(), build::of_environment().as_ref());
+    let path = if record.is_dir() { global.out(&record).join("image.json") } else { record };
+    let report = StageReport::begin(STAGE);
+    // The report of a bake that failed stays.
+    if let Some(out) = path.parent().filter(|out| !out.join(stage_report::FILE).exists()) {
+        report.goes_to(out);
+    }
+    let result = run_at(&path, args, global, &report);
+    report.end(result)
+}
+
+fn run_at(path: &Path, args: &Args, global: &Global, report: &StageReport) -> anyhow::Result<Ended> {
+    let record = Record::read(path).map_err(|error| Failure::Input(chain(&error)))?;
+    if let Some(out) = path.parent() {
+        report.goes_to(out);
+    }
+    report.of(&record.name, vec![baked(&record)]);
+    session::run(global, Mounts::Yes, |session| async move {
+        report.masked_by(&session.reporter);
+        test(record, path, args, &session, global).await
+    })
+}
+
+/// The case of the bake that came before: what has a record was baked well.
+fn baked(record: &Record) -> Case {
+    let seconds = record.timings.iter().map(|timing| timing.seconds).sum();
+    Case::of_stage(bake::STAGE, seconds, End::Passed)
 }
 
 async fn test(
@@ -95,7 +127,7 @@ async fn test(
     args: &Args,
     session: &Session,
     global: &Global,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ended> {
     let home = record.home().ok_or_else(|| Failure::Input(format!("{} names no image", path.display())))?;
     let cloud = session.clouds.at(&home.place)?;
     let session = &session.at(cloud);
@@ -103,7 +135,8 @@ async fn test(
     if args.no_boot {
         let (outcomes, _) = static_checks(&record, &image, session, global).await?;
         keep(&mut record, path, &outcomes, "", false)?;
-        return tell(&outcomes, "", session, global);
+        tell(&outcomes, "", session, global)?;
+        return Ok(Ended::Done(path.to_owned()));
     }
     clear_orphans(session, global).await;
     let name = format!("{STAGE}-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
@@ -119,13 +152,17 @@ async fn test(
         record.leftovers.push(what);
     }
     match tested? {
-        Answer::Wait(wait) => tell_wait(&wait, global),
+        Answer::Wait(wait) => {
+            tell_wait(&wait, global)?;
+            Ok(Ended::Waits(wait))
+        }
         Answer::Done(Tested { outcomes, console, file }) => {
             keep(&mut record, path, &outcomes, &console, true)?;
             file.remove()?;
             // The ledger of a process that was killed while it waited has nothing to wait for any more.
             clear_orphans(session, global).await;
-            tell(&outcomes, &console, session, global)
+            tell(&outcomes, &console, session, global)?;
+            Ok(Ended::Done(path.to_owned()))
         }
     }
 }
@@ -147,8 +184,12 @@ async fn boot_test(
     session: &Session,
     global: &Global,
 ) -> anyhow::Result<Answer<Tested>> {
-    let spec =
-        BootSpec { checks: record.checks.clone(), boot: record.boot.clone(), bake: record.bake.clone() };
+    let spec = BootSpec {
+        checks: record.checks.clone(),
+        boot: record.boot.clone(),
+        bake: record.bake.clone(),
+        family: record.family.clone(),
+    };
     let stage = BootStage {
         clouds: &*session.clouds,
         cloud: &session.cloud,
@@ -271,8 +312,9 @@ fn keep(
     console: &str,
     booted: bool,
 ) -> anyhow::Result<()> {
+    let cases: Vec<Case> = std::iter::once(baked(record)).chain(outcomes.iter().map(Case::from)).collect();
     let (junit, into) =
-        (acceptance::junit(&record.name, outcomes, console), path.with_file_name("junit.xml"));
+        (acceptance::junit(&record.name, &cases, console), path.with_file_name(stage_report::FILE));
     file::replace(&into, junit.as_bytes(), 0o644)
         .map_err(|error| Failure::Input(format!("cannot write {}: {error}", into.display())))?;
     record.test = Some(summary(outcomes, booted));

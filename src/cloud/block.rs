@@ -85,20 +85,35 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The checksum of a snapshot: SHA-256 over the raw digests of its blocks in ascending order, as `CompleteSnapshot`
-/// takes it with the aggregation method `LINEAR`.
+/// Computes a digest of bytes that come one after another.
 #[derive(Clone, Debug, Default)]
-pub struct LinearChecksum(Sha256);
+pub struct Digesting(Sha256);
 
-impl LinearChecksum {
-    /// Adds the next block's digest. The caller goes in ascending order of index.
-    pub fn add(&mut self, digest: &Digest) {
-        self.0.update(digest.0);
+impl Digesting {
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
     }
 
     #[must_use]
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
+    }
+}
+
+/// The checksum of a snapshot: SHA-256 over the raw digests of its blocks in ascending order, as `CompleteSnapshot`
+/// takes it with the aggregation method `LINEAR`.
+#[derive(Clone, Debug, Default)]
+pub struct LinearChecksum(Digesting);
+
+impl LinearChecksum {
+    /// Adds the next block's digest. The caller goes in ascending order of index.
+    pub fn add(&mut self, digest: &Digest) {
+        self.0.add(&digest.0);
+    }
+
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        self.0.finish()
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,10 +16,13 @@ use bytes::Bytes;
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::{
-    Block, BlockIndex, BlockPage, BlockToken, Cloud, CloudError, Clouds, CommandId, Commands, Digest,
-    ErrorKind, Execution, Image, ImageId, ImageQuery, Images, Instance, InstanceId, InstanceQuery, Instances,
-    NewCommand, NewCopy, NewImage, NewImageOf, NewInstance, NewParameter, NewSnapshot, Objects, PageToken,
-    Parameter, Parameters, Place, Result, Snapshot, SnapshotId, SnapshotQuery, Snapshots, Tags, Token,
+    ActionType, ArtifactCredentials, Artifacts, Block, BlockIndex, BlockPage, BlockSink, BlockToken, Cloud,
+    CloudError, Clouds, CommandId, Commands, Digest, ErrorKind, Execution, Image, ImageId, ImageQuery,
+    Images, Instance, InstanceId, InstanceQuery, Instances, Job, JobArtifact, JobFailure, JobId, JobSuccess,
+    Jobs, Machine, NewCommand, NewCopy, NewImage, NewImageOf, NewInstance, NewParameter, NewSnapshot,
+    NewSnapshotOf, NewVolume, ObjectContent, ObjectVersion, Objects, OfferedJob, PageToken, Parameter,
+    Parameters, Place, Result, Snapshot, SnapshotId, SnapshotQuery, Snapshots, Tags, Token, Volume, VolumeId,
+    VolumeQuery, Volumes,
 };
 
 /// On which side of a call's effect it is struck.
@@ -38,6 +42,8 @@ pub enum Strike {
     Kill,
     /// The process stops itself, until somebody continues it: SIGSTOP.
     Stop,
+    /// The process panics, as it would by a mistake in it.
+    Panic,
 }
 
 impl Strike {
@@ -47,6 +53,7 @@ impl Strike {
             Self::Fail(_) => return,
             Self::Kill => Signal::KILL,
             Self::Stop => Signal::STOP,
+            Self::Panic => panic!("a panic on purpose"),
         };
         // A process may always send itself a signal, and these two are delivered before the call returns.
         let _ = kill_process(getpid(), signal);
@@ -64,9 +71,10 @@ impl FromStr for Strike {
             "quota" => Self::Fail(ErrorKind::Quota),
             "kill" => Self::Kill,
             "stop" => Self::Stop,
+            "panic" => Self::Panic,
             other => {
                 return Err(format!(
-                    "`{other}` is none of transient, throttled, denied, quota, kill and stop"
+                    "`{other}` is none of transient, throttled, denied, quota, kill, stop and panic"
                 ));
             }
         })
@@ -157,6 +165,7 @@ impl Faults {
             snapshots: Arc::new(Faulty::new(self, place, cloud.snapshots)),
             images: Arc::new(Faulty::new(self, place, cloud.images)),
             instances: Arc::new(Faulty::new(self, place, cloud.instances)),
+            volumes: Arc::new(Faulty::new(self, place, cloud.volumes)),
             parameters: Arc::new(Faulty::new(self, place, cloud.parameters)),
             // They only read.
             account: cloud.account,
@@ -164,6 +173,7 @@ impl Faults {
             commands: Arc::new(Faulty::new(self, place, cloud.commands)),
             objects: Arc::new(Faulty::new(self, place, cloud.objects)),
             networks: cloud.networks,
+            jobs: cloud.jobs.map(|jobs| -> Arc<dyn Jobs> { Arc::new(Faulty::new(self, place, jobs)) }),
             place: cloud.place,
         }
     }
@@ -242,7 +252,7 @@ impl<T: ?Sized> Faulty<T> {
                 let message = format!("call {number} fails on purpose");
                 Err(CloudError::new(kind, operation, &self.place, message).with_code("InjectedFault"))
             }
-            process @ (Strike::Kill | Strike::Stop) => {
+            process @ (Strike::Kill | Strike::Stop | Strike::Panic) => {
                 process.process();
                 Ok(())
             }
@@ -273,8 +283,9 @@ impl Snapshots for Faulty<dyn Snapshots> {
         of: &SnapshotId,
         index: BlockIndex,
         token: &BlockToken,
-    ) -> Result<(Block, Digest)> {
-        self.inner.get_block(of, index, token).await
+        into: &dyn BlockSink,
+    ) -> Result<()> {
+        self.inner.get_block(of, index, token, into).await
     }
 
     async fn describe(&self, query: &SnapshotQuery) -> Result<Vec<Snapshot>> {
@@ -320,6 +331,10 @@ impl Images for Faulty<dyn Images> {
         self.mutate("CreateImage", self.inner.create(of, new)).await
     }
 
+    async fn require_imds_v2(&self, id: &ImageId) -> Result<()> {
+        self.mutate("ModifyImageAttribute", self.inner.require_imds_v2(id)).await
+    }
+
     async fn untag(&self, id: &ImageId, keys: &[String]) -> Result<()> {
         self.mutate("DeleteTags", self.inner.untag(id, keys)).await
     }
@@ -353,6 +368,41 @@ impl Instances for Faulty<dyn Instances> {
 }
 
 #[async_trait]
+impl Volumes for Faulty<dyn Volumes> {
+    async fn machine(&self) -> Result<Machine> {
+        self.inner.machine().await
+    }
+
+    async fn create(&self, new: &NewVolume, token: &Token) -> Result<VolumeId> {
+        self.mutate("CreateVolume", self.inner.create(new, token)).await
+    }
+
+    async fn find(&self, query: &VolumeQuery) -> Result<Vec<Volume>> {
+        self.inner.find(query).await
+    }
+
+    async fn attach(&self, id: &VolumeId, to: &InstanceId, device: &str) -> Result<()> {
+        self.mutate("AttachVolume", self.inner.attach(id, to, device)).await
+    }
+
+    async fn node(&self, id: &VolumeId, device: &str) -> Result<Option<PathBuf>> {
+        self.inner.node(id, device).await
+    }
+
+    async fn detach(&self, id: &VolumeId) -> Result<()> {
+        self.mutate("DetachVolume", self.inner.detach(id)).await
+    }
+
+    async fn delete(&self, id: &VolumeId) -> Result<()> {
+        self.mutate("DeleteVolume", self.inner.delete(id)).await
+    }
+
+    async fn snapshot(&self, of: &VolumeId, new: &NewSnapshotOf) -> Result<SnapshotId> {
+        self.mutate("CreateSnapshot", self.inner.snapshot(of, new)).await
+    }
+}
+
+#[async_trait]
 impl Commands for Faulty<dyn Commands> {
     async fn ready(&self, instance: &InstanceId) -> Result<bool> {
         self.inner.ready(instance).await
@@ -381,7 +431,7 @@ impl Commands for Faulty<dyn Commands> {
 
 #[async_trait]
 impl Objects for Faulty<dyn Objects> {
-    async fn put(&self, bucket: &str, key: &str, content: Bytes, tags: &Tags) -> Result<()> {
+    async fn put(&self, bucket: &str, key: &str, content: &ObjectContent, tags: &Tags) -> Result<()> {
         self.mutate("PutObject", self.inner.put(bucket, key, content, tags)).await
     }
 
@@ -389,16 +439,54 @@ impl Objects for Faulty<dyn Objects> {
         self.inner.get(bucket, key).await
     }
 
-    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<String>> {
+    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<ObjectVersion>> {
         self.inner.list(bucket, prefix).await
     }
 
-    async fn delete(&self, bucket: &str, key: &str) -> Result<()> {
-        self.mutate("DeleteObject", self.inner.delete(bucket, key)).await
+    async fn delete(&self, bucket: &str, object: &ObjectVersion) -> Result<()> {
+        self.mutate("DeleteObject", self.inner.delete(bucket, object)).await
     }
 
     async fn link(&self, bucket: &str, key: &str, lasting: Duration) -> Result<String> {
         self.inner.link(bucket, key, lasting).await
+    }
+}
+
+#[async_trait]
+impl Jobs for Faulty<dyn Jobs> {
+    async fn poll(&self, of: &ActionType, most: usize) -> Result<Vec<OfferedJob>> {
+        self.inner.poll(of, most).await
+    }
+
+    async fn acknowledge(&self, id: &JobId, nonce: &str) -> Result<bool> {
+        self.mutate("AcknowledgeJob", self.inner.acknowledge(id, nonce)).await
+    }
+
+    async fn details(&self, id: &JobId) -> Result<Job> {
+        self.inner.details(id).await
+    }
+
+    async fn succeed(&self, id: &JobId, success: &JobSuccess) -> Result<()> {
+        self.mutate("PutJobSuccessResult", self.inner.succeed(id, success)).await
+    }
+
+    async fn fail(&self, id: &JobId, failure: &JobFailure) -> Result<()> {
+        self.mutate("PutJobFailureResult", self.inner.fail(id, failure)).await
+    }
+
+    fn artifacts(&self, credentials: &ArtifactCredentials) -> Arc<dyn Artifacts> {
+        Arc::new(Faulty::new(&self.faults, &self.place, self.inner.artifacts(credentials)))
+    }
+}
+
+#[async_trait]
+impl Artifacts for Faulty<dyn Artifacts> {
+    async fn fetch(&self, artifact: &JobArtifact, into: &Path, most: u64) -> Result<u64> {
+        self.inner.fetch(artifact, into, most).await
+    }
+
+    async fn store(&self, file: &Path, artifact: &JobArtifact, key: Option<&str>) -> Result<()> {
+        self.mutate("PutObject", self.inner.store(file, artifact, key)).await
     }
 }
 

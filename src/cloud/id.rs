@@ -64,6 +64,11 @@ id!(
     InstanceId,
     "i-"
 );
+id!(
+    /// `vol-0123456789abcdef0`.
+    VolumeId,
+    "vol-"
+);
 
 /// An idempotency token: the same token with the same request gives the same answer again. At most 64 ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]

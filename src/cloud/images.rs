@@ -216,6 +216,9 @@ pub trait Images: Send + Sync {
     /// `CreateImage`. A name that exists is [`Exists`](super::ErrorKind::Exists).
     async fn create(&self, of: &InstanceId, new: &NewImageOf) -> Result<ImageId>;
 
+    /// `ModifyImageAttribute`: instances of it require IMDSv2, for good. One that says so already is fine.
+    async fn require_imds_v2(&self, id: &ImageId) -> Result<()>;
+
     /// `CreateTags` on an image.
     async fn tag(&self, id: &ImageId, tags: &Tags) -> Result<()>;
 

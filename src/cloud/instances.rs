@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{BootMode, ImageId, InstanceId, Result, Tags, Token};
+use super::{BootMode, DiskType, ImageId, InstanceId, Result, Tags, Token};
 
 /// What `RunInstances` is asked for: always one instance.
 #[derive(Clone, Debug)]
@@ -35,6 +35,20 @@ pub struct BuildInstance {
     /// `sg-…`; empty: the network's default one.
     pub security_groups: Vec<String>,
     pub spot: bool,
+    /// `None`: as the image's.
+    pub root: Option<VolumeKind>,
+    /// The ARN of the key that its volumes are encrypted with. `None`: as the image's, or as the account encrypts by default.
+    pub encrypt: Option<String>,
+}
+
+/// Of which kind a volume is, and how fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct VolumeKind {
+    pub kind: DiskType,
+    pub iops: Option<u32>,
+    /// MiB/s.
+    pub throughput: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +70,9 @@ pub struct Instance {
     pub state: InstanceState,
     /// Why it is in that state, where the cloud says so.
     pub reason: Option<String>,
+    /// Whether it ended by the cloud's own doing, as where there was no room for it: another one may live.
+    #[serde(default)]
+    pub ended_by_cloud: bool,
     pub tags: Tags,
 }
 

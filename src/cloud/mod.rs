@@ -11,6 +11,7 @@ pub mod faulty;
 mod id;
 mod images;
 mod instances;
+mod jobs;
 mod keys;
 mod networks;
 mod objects;
@@ -21,33 +22,41 @@ mod registry;
 mod retry;
 mod snapshots;
 mod tags;
+mod volumes;
 mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use account::{Account, Identity, Quota};
-pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, LinearChecksum, ZERO_BLOCK, ZEROS};
+pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, Digesting, LinearChecksum, ZERO_BLOCK, ZEROS};
 pub use commands::{BUILD_KEY, CommandId, CommandState, Commands, Execution, NewCommand, OutputTo, REBOOT};
 pub use error::{CloudError, ErrorKind, Result};
-pub use id::{ImageId, InstanceId, SnapshotId, Token};
+pub use id::{ImageId, InstanceId, SnapshotId, Token, VolumeId};
 pub use images::{
     Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageQuery, ImageState,
     Images, NewCopy, NewImage, NewImageOf,
 };
-pub use instances::{BuildInstance, Instance, InstanceQuery, InstanceState, Instances, NewInstance};
+pub use instances::{
+    BuildInstance, Instance, InstanceQuery, InstanceState, Instances, NewInstance, VolumeKind,
+};
+pub use jobs::{
+    ActionCategory, ActionType, ArtifactCredentials, Artifacts, Configuration, Job, JobArtifact, JobFailure,
+    JobFailureKind, JobId, JobSuccess, Jobs, OfferedJob, PipelineContext, Revision,
+};
 pub use keys::{Key, Keys};
 pub use networks::{Networks, Subnet, SubnetQuery};
-pub use objects::{Objects, ObjectsId};
+pub use objects::{ObjectContent, ObjectVersion, Objects, ObjectsId};
 pub use parameters::{NewParameter, Parameter, Parameters};
 pub use place::{AccountId, ImageRef, Partition, Place, Region};
 pub use registry::{Login, Registry, Repository};
 pub use retry::retrying;
 pub use snapshots::{
-    BlockPage, BlockToken, ListedBlock, NewSnapshot, PageToken, Snapshot, SnapshotQuery, SnapshotState,
-    Snapshots,
+    BlockPage, BlockSink, BlockToken, ListedBlock, NewSnapshot, PageToken, Snapshot, SnapshotQuery,
+    SnapshotState, Snapshots,
 };
 pub use tags::{TAG_PREFIX, Tags, tag};
+pub use volumes::{Attachment, Machine, NewSnapshotOf, NewVolume, Volume, VolumeQuery, VolumeState, Volumes};
 pub use wait::{Wait, until};
 
 /// Every place that the credentials at hand can reach.
@@ -75,12 +84,15 @@ pub struct Cloud {
     pub snapshots: Arc<dyn Snapshots>,
     pub images: Arc<dyn Images>,
     pub instances: Arc<dyn Instances>,
+    pub volumes: Arc<dyn Volumes>,
     pub parameters: Arc<dyn Parameters>,
     pub account: Arc<dyn Account>,
     pub keys: Arc<dyn Keys>,
     pub commands: Arc<dyn Commands>,
     pub objects: Arc<dyn Objects>,
     pub networks: Arc<dyn Networks>,
+    /// `None` where a cloud has no pipelines: the local one.
+    pub jobs: Option<Arc<dyn Jobs>>,
 }
 
 impl std::fmt::Debug for Cloud {

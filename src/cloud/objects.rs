@@ -1,6 +1,8 @@
-//! Objects in buckets: how files come to an instance, and what it wrote comes back.
+//! Objects in buckets: how files come to an instance, and what it wrote comes back. A bucket of another account than the
+//! place's takes nothing and gives nothing, whoever may have taken its name.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -68,19 +70,36 @@ impl fmt::Display for ObjectsId {
     }
 }
 
+/// What an object is made of.
+#[derive(Clone, Debug)]
+pub enum ObjectContent {
+    Bytes(Bytes),
+    /// A file of this host: it may be large, and is read while it is sent.
+    File(PathBuf),
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectVersion {
+    pub key: String,
+    /// Which one of those that a bucket keeps under this key; a mark of deletion is one too. `None` where a cloud knows no
+    /// versions.
+    pub version: Option<String>,
+}
+
 #[async_trait]
 pub trait Objects: Send + Sync {
     /// `PutObject`, with tags in the call.
-    async fn put(&self, bucket: &str, key: &str, content: Bytes, tags: &Tags) -> Result<()>;
+    async fn put(&self, bucket: &str, key: &str, content: &ObjectContent, tags: &Tags) -> Result<()>;
 
-    /// `GetObject`.
+    /// `GetObject`. One that is not there may be [`Denied`](super::ErrorKind::Denied): [`list`](Self::list) first.
     async fn get(&self, bucket: &str, key: &str) -> Result<Bytes>;
 
-    /// `ListObjectsV2`: the first keys below `prefix/`, at most a thousand.
-    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<String>>;
+    /// `ListObjectVersions`: the first below `prefix/`, at most a thousand, with all that the bucket keeps of them.
+    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<ObjectVersion>>;
 
-    /// `DeleteObject`. One that is not there is fine.
-    async fn delete(&self, bucket: &str, key: &str) -> Result<()>;
+    /// `DeleteObject`, of this version for good. One that is not there is fine.
+    async fn delete(&self, bucket: &str, object: &ObjectVersion) -> Result<()>;
 
     /// An address from which an instance of this place can fetch the object for a while, without credentials.
     async fn link(&self, bucket: &str, key: &str, lasting: Duration) -> Result<String>;

@@ -13,14 +13,17 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Block, BlockIndex, BlockPage, BlockToken, Cloud, Clouds, Digest, ErrorKind, NewSnapshot, PageToken,
-    Place, Result, Snapshot, SnapshotId, SnapshotQuery, Snapshots, Token,
+    Block, BlockIndex, BlockPage, BlockSink, BlockToken, Cloud, Clouds, Digest, ErrorKind, NewSnapshot,
+    PageToken, Place, Result, Snapshot, SnapshotId, SnapshotQuery, Snapshots, Token,
 };
 
 /// Calls a second that an account may make in a region. The defaults are those of Service Quotas for the EBS direct APIs.
+/// That an account may have been given more is not looked up: of one snapshot, which is all that a bake reads or writes at a
+/// time, nobody gets more than 1,000. Who shares the account with others, or talks to another endpoint, says so
+/// (`--aws-block-rate`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
-    /// `PutSnapshotBlock`: of the account it can be raised, of one snapshot it cannot.
+    /// `PutSnapshotBlock`: of the account it can be raised, of one snapshot it cannot (Service Quotas: not adjustable).
     pub put: f64,
     /// `GetSnapshotBlock`, likewise.
     pub get: f64,
@@ -237,8 +240,9 @@ impl Snapshots for Paced {
         id: &SnapshotId,
         index: BlockIndex,
         token: &BlockToken,
-    ) -> Result<(Block, Digest)> {
-        self.pace.get.call(self.inner.get_block(id, index, token)).await
+        into: &dyn BlockSink,
+    ) -> Result<()> {
+        self.pace.get.call(self.inner.get_block(id, index, token, into)).await
     }
 
     async fn describe(&self, query: &SnapshotQuery) -> Result<Vec<Snapshot>> {

@@ -79,6 +79,15 @@ pub struct BlockPage {
     pub volume_size: u32,
 }
 
+/// Takes a block's bytes as they arrive.
+pub trait BlockSink: Send + Sync {
+    /// They begin, for each call anew: what digest they should have.
+    fn begin(&self, claimed: Digest);
+
+    /// The next of them.
+    fn piece(&self, bytes: &[u8]);
+}
+
 #[async_trait]
 pub trait Snapshots: Send + Sync {
     /// `StartSnapshot`. The same token with the same request gives the same snapshot; with another, [`Exists`].
@@ -97,13 +106,15 @@ pub trait Snapshots: Send + Sync {
     /// `ListSnapshotBlocks`: a child lists its parent's blocks too. Completed snapshots only.
     async fn list_blocks(&self, id: &SnapshotId, page: Option<&PageToken>) -> Result<BlockPage>;
 
-    /// `GetSnapshotBlock`: the bytes and the digest that the cloud says they have. The caller verifies.
+    /// `GetSnapshotBlock`: the bytes and the digest that the cloud says they have. The caller verifies; of a call that
+    /// fails some may have come.
     async fn get_block(
         &self,
         id: &SnapshotId,
         index: BlockIndex,
         token: &BlockToken,
-    ) -> Result<(Block, Digest)>;
+        into: &dyn BlockSink,
+    ) -> Result<()>;
 
     /// `DescribeSnapshots`.
     async fn describe(&self, query: &SnapshotQuery) -> Result<Vec<Snapshot>>;

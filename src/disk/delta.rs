@@ -3,8 +3,9 @@
 //!
 //! The loop driver turns the kernel's "write zeroes" into a hole, which cannot be told from what was never written. Where
 //! the parent has the block too, its content differs and it is stored; an image of our own has every block of its
-//! partitions. One from elsewhere may lack some: there `zeroout.rs` keeps ext4 from zeroing so, and what lies beyond the
-//! partitions as they were, where a tool that makes a file system larger zeroes its tables, is stored whole. What is left
+//! partitions. One from elsewhere may lack some: there `zeroout.rs` keeps ext4 from zeroing so (where it cannot, every block
+//! that the parent lacks is stored), and what lies beyond the partitions as they were, where a tool that makes a file system
+//! larger zeroes its tables, is stored whole. What is left
 //! is a step that zeroes a part of the disk's own device by such a call.
 
 use std::ops::Range;

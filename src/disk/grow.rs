@@ -1,4 +1,5 @@
-//! Making a disk larger: the file, the table's end, the root's partition, its file system. Never makes anything smaller.
+//! Making a disk larger: the file, the table's end, the root's partition, its file system; or the last three, where a
+//! volume is larger than what it was made from. Never makes anything smaller.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,10 +25,26 @@ const LIMIT: Duration = Duration::from_secs(3600);
 /// # Errors
 /// [`GrowError`]: smaller than it is, a root that is not the last partition, or a tool's failure.
 pub async fn grow(disk: &Path, layout: &Layout, bytes: u64, stop: &Stop) -> Result<Layout, GrowError> {
-    let root = &layout.root;
     if bytes == layout.disk_size {
         return Ok(layout.clone());
     }
+    let tool = tool(disk, layout)?;
+    SparseDisk::open(disk)?.grow(bytes)?;
+    into_room(disk, layout, tool, stop).await
+}
+
+/// Lets the root of a disk that is as large as it is to be have the room behind it. Its file systems are not mounted.
+///
+/// # Errors
+/// [`GrowError`]: a root that is not the last partition, or a tool's failure.
+pub async fn fill(disk: &Path, layout: &Layout, stop: &Stop) -> Result<Layout, GrowError> {
+    let tool = tool(disk, layout)?;
+    into_room(disk, layout, tool, stop).await
+}
+
+/// What grows the root, where that can be.
+fn tool(disk: &Path, layout: &Layout) -> Result<Tool, GrowError> {
+    let root = &layout.root;
     if let Some(behind) = layout.ids.volumes.iter().find(|one| one.partition.start > root.partition.start) {
         return Err(GrowError::NotLast {
             disk: disk.to_owned(),
@@ -38,12 +55,15 @@ pub async fn grow(disk: &Path, layout: &Layout, bytes: u64, stop: &Stop) -> Resu
     if layout.ids.kind == TableKind::Mbr && root.number() > 4 {
         return Err(GrowError::Logical { disk: disk.to_owned(), root: root.to_string() });
     }
-    let tool = Tool::of(root)
-        .ok_or_else(|| GrowError::Unsupported { disk: disk.to_owned(), root: root.to_string() })?;
-    SparseDisk::open(disk)?.grow(bytes)?;
+    Tool::of(root).ok_or_else(|| GrowError::Unsupported { disk: disk.to_owned(), root: root.to_string() })
+}
+
+async fn into_room(disk: &Path, layout: &Layout, tool: Tool, stop: &Stop) -> Result<Layout, GrowError> {
+    let root = &layout.root;
     if layout.ids.kind == TableKind::Gpt {
         // The second copy of a GPT lies in the disk's last sectors.
-        sfdisk().args(["--relocate", "gpt-bak-std"]).arg(disk).run(stop).await?;
+        let relocate = sfdisk().args(["--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std"]);
+        relocate.arg(disk).run(stop).await?;
     }
     if layout.ids.kind != TableKind::None {
         sfdisk()

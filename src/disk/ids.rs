@@ -62,9 +62,9 @@ impl DiskIds {
     pub async fn read(disk: &Path, stop: &Stop) -> Result<Self, IdsError> {
         let table = Table::read(disk, stop).await?;
         let partitions = if table.kind == TableKind::None {
-            let size = std::fs::metadata(disk)
+            let size = super::size_of(disk)
                 .map_err(|source| IdsError::Table(TableError::Io { disk: disk.to_owned(), source }))?;
-            vec![Partition::whole(size.len())]
+            vec![Partition::whole(size)]
         } else {
             table.partitions
         };

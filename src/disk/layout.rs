@@ -64,9 +64,8 @@ impl Layout {
     pub async fn find(disk: &Path, stop: &Stop) -> Result<Self, LayoutError> {
         let ids = DiskIds::read(disk, stop).await?;
         refuse_layers(disk, &ids)?;
-        let disk_size = std::fs::metadata(disk)
-            .map_err(|source| LayoutError::Io { path: disk.to_owned(), source })?
-            .len();
+        let disk_size =
+            super::size_of(disk).map_err(|source| LayoutError::Io { path: disk.to_owned(), source })?;
         let mut roots: Vec<(Volume, Found)> = Vec::new();
         let mut unusable: Option<LayoutError> = None;
         let mut subvolumes = HashMap::new();

@@ -1,7 +1,9 @@
-//! Disks: partition tables, file systems, loop devices, mounts, boot loaders, and their blocks. A disk is a raw file.
+//! Disks: partition tables, file systems, mounts, boot loaders, and their blocks. A disk is a raw file, or a volume that
+//! is attached to this machine.
 //! Nothing here knows of clouds, recipes or provisioning steps, and nothing needs the kernel to read a partition
 //! table: everything works by byte offset.
 
+mod arrival;
 pub mod block_map;
 pub mod boot_check;
 pub mod boot_config;
@@ -13,10 +15,8 @@ pub mod filesystem;
 pub mod format;
 pub mod fstab;
 pub mod grow;
-pub mod holders;
 pub mod ids;
 pub mod layout;
-pub mod loop_device;
 pub mod mount;
 pub mod sparse;
 pub mod table;
@@ -24,8 +24,10 @@ pub mod transfer;
 pub mod tree;
 mod zeroout;
 
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 pub use block_map::BlockMap;
 pub use delta::Delta;
@@ -33,11 +35,25 @@ pub use layout::Layout;
 pub use sparse::SparseDisk;
 pub use transfer::{Pipe, TransferError, Unless};
 
+pub use crate::host::{holders, loop_device};
+
 /// The sector of every disk here, in bytes: what EBS volumes and raw files have.
 pub const SECTOR: u64 = 512;
 
 /// One mebibyte: what partitions are aligned to.
 pub const MIB: u64 = 1024 * 1024;
+
+/// The bytes of a disk: of a file, or of a volume that is attached to this machine, whose node has no length.
+///
+/// # Errors
+/// The kernel's.
+pub fn size_of(disk: &Path) -> io::Result<u64> {
+    let found = std::fs::metadata(disk)?;
+    if !found.file_type().is_block_device() {
+        return Ok(found.len());
+    }
+    std::fs::File::open(disk)?.seek(SeekFrom::End(0))
+}
 
 /// A disk's bytes. The sparse file implements it; a device that fetches blocks when they are touched may later.
 pub trait Disk: Send + Sync {

@@ -92,8 +92,7 @@ impl Table {
     /// # Errors
     /// [`TableError`]: cannot be read, or says what cannot be: partitions that overlap or lie beyond the disk's end.
     pub async fn read(disk: &Path, stop: &Stop) -> Result<Self, TableError> {
-        let size =
-            std::fs::metadata(disk).map_err(|source| TableError::Io { disk: disk.to_owned(), source })?.len();
+        let size = super::size_of(disk).map_err(|source| TableError::Io { disk: disk.to_owned(), source })?;
         match filesystem::probe_table(disk, stop).await?.as_deref() {
             None => Ok(Self { kind: TableKind::None, disk_id: None, partitions: Vec::new() }),
             Some("gpt" | "dos") => {

@@ -1,5 +1,8 @@
 //! Blocks between a disk and a snapshot: one pipeline with bounded memory. Requests in flight are bounded by what the
-//! cloud says it handles well, hashing is off the async threads, and the first error that lasts stops all.
+//! cloud says it handles well, and the first error that lasts stops all.
+//!
+//! A block is read, hashed and written by the runtime's thread that also sends or received it: about a millisecond's work.
+//! To hand it to a thread of its own took two wake-ups for each block, and the processors idled meanwhile (docs/speed.md).
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -7,10 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Disk;
+use super::arrival::Arrival;
 use super::block_map::BlockMap;
 use super::delta::{Delta, read_block};
 use crate::cloud::{
@@ -22,9 +26,6 @@ use crate::report::{Event, Reporter};
 
 /// Events of progress come once in this many blocks: 64 MiB.
 const PROGRESS_EVERY: u64 = 128;
-/// Blocks that are read from the disk, hashed or written at once. Each is a thread for that time: enough for the
-/// processors and for a disk that answers several requests in the time of one, few enough for their stacks.
-const AT_THE_DISK: usize = 8;
 
 /// Where blocks come from or go to.
 #[derive(Clone)]
@@ -41,14 +42,12 @@ impl std::fmt::Debug for Pipe {
 }
 
 /// Which blocks of a disk need not be put.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unless {
     /// All are.
     Never,
     /// Those of zeros.
     Zero,
-    /// Those that this snapshot has with the same content: the new one begins as it.
-    In(SnapshotId),
 }
 
 impl Pipe {
@@ -90,7 +89,7 @@ impl Pipe {
         let store = move |(index, digest): (BlockIndex, Digest)| {
             let work = work.clone();
             async move {
-                let (data, _) = work.read(index, Some(digest)).await?;
+                let (data, _) = work.read(index, Some(digest))?;
                 work.put(index, data, digest).await
             }
         };
@@ -112,39 +111,23 @@ impl Pipe {
         &self,
         disk: &Arc<dyn Disk>,
         blocks: Vec<BlockIndex>,
-        unless: &Unless,
+        unless: Unless,
         to: &SnapshotId,
     ) -> Result<Delta, TransferError> {
         let total = blocks.len() as u64;
         let written = disk.written().map_err(TransferError::Read)?;
         let written = Arc::new(super::delta::Blocks::of(&written));
         let work = Arc::new(Work::new(self, disk, to));
-        let parent = match unless {
-            Unless::In(parent) => {
-                let (listed, _) = self.list(parent).await?;
-                let tokens: HashMap<_, _> =
-                    listed.into_iter().map(|block| (block.index, block.token)).collect();
-                Some(Arc::new((Work::new(self, disk, parent), tokens)))
-            }
-            Unless::Never | Unless::Zero => None,
-        };
-        let keep_zero = *unless != Unless::Zero;
+        let keep_zero = unless != Unless::Zero;
         let store = move |index: BlockIndex| {
-            let (work, parent, written) = (work.clone(), parent.clone(), written.clone());
+            let (work, written) = (work.clone(), written.clone());
             async move {
                 let known = (!written.has(index)).then_some(*ZERO_BLOCK);
                 if known.is_some() && !keep_zero {
                     return Ok(None);
                 }
-                let (data, digest) = work.read(index, known).await?;
+                let (data, digest) = work.read(index, known)?;
                 if digest == *ZERO_BLOCK && !keep_zero {
-                    work.buffers.give(data);
-                    return Ok(None);
-                }
-                if let Some((parents, tokens)) = parent.as_deref()
-                    && let Some(token) = tokens.get(&index)
-                    && parents.fetch(index, token, false).await? == digest
-                {
                     work.buffers.give(data);
                     return Ok(None);
                 }
@@ -157,6 +140,46 @@ impl Pipe {
             delta.extend(put);
             count += 1;
             self.progress("blocks looked at and stored", count, total);
+        })
+        .await?;
+        delta.sort_by_key(|(index, _)| *index);
+        Ok(delta)
+    }
+
+    /// Which of these blocks of `disk` a completed snapshot does not have, or has with another content, ascending.
+    ///
+    /// # Errors
+    /// [`TransferError`]
+    pub async fn differing(
+        &self,
+        disk: &Arc<dyn Disk>,
+        blocks: Vec<BlockIndex>,
+        from: &SnapshotId,
+    ) -> Result<Delta, TransferError> {
+        let total = blocks.len() as u64;
+        let written = disk.written().map_err(TransferError::Read)?;
+        let written = Arc::new(super::delta::Blocks::of(&written));
+        let (listed, _) = self.list(from).await?;
+        let tokens: HashMap<_, _> = listed.into_iter().map(|block| (block.index, block.token)).collect();
+        let (work, tokens) = (Arc::new(Work::new(self, disk, from)), Arc::new(tokens));
+        let compare = move |index: BlockIndex| {
+            let (work, tokens, written) = (work.clone(), tokens.clone(), written.clone());
+            async move {
+                let known = (!written.has(index)).then_some(*ZERO_BLOCK);
+                let (data, digest) = work.read(index, known)?;
+                work.buffers.give(data);
+                let same = match tokens.get(&index) {
+                    Some(token) => work.fetch(index, token, false).await? == digest,
+                    None => false,
+                };
+                Ok((!same).then_some((index, digest)))
+            }
+        };
+        let (mut delta, mut count) = (Delta::new(), 0);
+        self.each(blocks, compare, |differs| {
+            delta.extend(differs);
+            count += 1;
+            self.progress("blocks compared", count, total);
         })
         .await?;
         delta.sort_by_key(|(index, _)| *index);
@@ -284,7 +307,8 @@ struct Work {
     disk: Arc<dyn Disk>,
     snapshot: SnapshotId,
     buffers: Buffers,
-    at_the_disk: Semaphore,
+    /// Held by whoever writes to the disk.
+    writing: Mutex<()>,
 }
 
 impl Work {
@@ -294,7 +318,7 @@ impl Work {
             disk: disk.clone(),
             snapshot: snapshot.clone(),
             buffers: Buffers::default(),
-            at_the_disk: Semaphore::new(AT_THE_DISK),
+            writing: Mutex::default(),
         }
     }
 
@@ -307,44 +331,30 @@ impl Work {
         to_disk: bool,
     ) -> Result<Digest, TransferError> {
         let Pipe { snapshots, stop, .. } = &self.pipe;
+        if to_disk && index.offset() + BLOCK_SIZE as u64 > self.disk.size() {
+            return Err(TransferError::Outside { index });
+        }
+        let arrival = Arrival::new(to_disk.then_some((&*self.disk, &self.writing)), index.offset());
         for _ in 0..2 {
-            let (bytes, claimed) = retrying(stop, || snapshots.get_block(&self.snapshot, index, token))
+            retrying(stop, || snapshots.get_block(&self.snapshot, index, token, &arrival))
                 .await
                 .map_err(|source| TransferError::Get { snapshot: self.snapshot.clone(), index, source })?;
-            let into = to_disk.then(|| self.disk.clone());
-            let good = self
-                .blocking(move || {
-                    if bytes.len() != BLOCK_SIZE || Digest::of(&bytes) != claimed {
-                        return Ok(false);
-                    }
-                    if let Some(disk) = into.filter(|_| claimed != *ZERO_BLOCK) {
-                        if index.offset() + BLOCK_SIZE as u64 > disk.size() {
-                            return Err(TransferError::Outside { index });
-                        }
-                        disk.write_at(&bytes, index.offset()).map_err(TransferError::Write)?;
-                    }
-                    Ok(true)
-                })
-                .await?;
-            if good {
-                return Ok(claimed);
+            if let Some(digest) = arrival.end().map_err(TransferError::Write)? {
+                return Ok(digest);
             }
         }
         Err(TransferError::Corrupt { snapshot: self.snapshot.clone(), index })
     }
 
     /// Reads a block, and hashes it where its digest is not known. One that is known to be zeros is not read.
-    async fn read(&self, index: BlockIndex, known: Option<Digest>) -> Result<(Block, Digest), TransferError> {
+    fn read(&self, index: BlockIndex, known: Option<Digest>) -> Result<(Block, Digest), TransferError> {
         if known == Some(*ZERO_BLOCK) {
             return Ok((ZEROS.clone(), *ZERO_BLOCK));
         }
-        let (disk, mut buffer) = (self.disk.clone(), self.buffers.take());
-        self.blocking(move || {
-            read_block(&*disk, index, &mut buffer)?;
-            let digest = known.unwrap_or_else(|| Digest::of(&buffer));
-            Ok((buffer.freeze(), digest))
-        })
-        .await
+        let mut buffer = self.buffers.take();
+        read_block(&*self.disk, index, &mut buffer)?;
+        let digest = known.unwrap_or_else(|| Digest::of(&buffer));
+        Ok((buffer.freeze(), digest))
     }
 
     async fn put(&self, index: BlockIndex, data: Block, digest: Digest) -> Result<(), TransferError> {
@@ -354,17 +364,6 @@ impl Work {
             .map_err(|source| TransferError::Put { snapshot: self.snapshot.clone(), index, source })?;
         self.buffers.give(data);
         Ok(())
-    }
-
-    /// Does what takes the processor or the disk off the async threads.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
-    ) -> Result<T, TransferError> {
-        // It is never closed.
-        let _turn = self.at_the_disk.acquire().await;
-        // A task that cannot be joined has panicked or the runtime is going down: either way there is no result.
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(TransferError::Stopped))
     }
 }
 

@@ -2,6 +2,7 @@
 //! the same disk. Owns the mounts and their loop devices; changes no file. Where the kernel has no FAT, the EFI system
 //! partition is shown as a folder ([`esp`](super::esp)).
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub struct MountedTree {
     esp: Esp,
     /// Of each EFI system partition that cannot be mounted.
     esp_folders: Vec<EspFolder>,
+    zeroes: bool,
 }
 
 /// How the EFI system partition, the first of several, is seen in the tree.
@@ -88,6 +90,7 @@ impl MountedTree {
                 None => Esp::Absent,
             },
             esp_folders: Vec::new(),
+            zeroes: false,
         };
         tree.add(&layout.root, layout.subvolume.as_ref(), Target::Host(at), access, stop).await?;
         for entry in &layout.mounts {
@@ -197,8 +200,7 @@ impl MountedTree {
             && access == Access::ReadWrite
             && let Some(device) = &own
         {
-            // Where a kernel has it not, or not for us, all else is as without it.
-            let _ = zeroout::turn_off(device);
+            self.zeroes |= zeroout::turn_off(device).is_err();
         }
         self.mounts.push(Mounted { mount, device: own, part, kind });
         Ok(())
@@ -229,10 +231,32 @@ impl MountedTree {
         self.mounts.first().and_then(|root| root.device.as_ref()).map_or(Path::new(""), LoopDevice::node)
     }
 
+    /// Whether a file system in it zeroes blocks by itself, which cannot be told from blocks that never were: an ext4 that
+    /// this kernel, or this machine's rules, let nobody keep from it.
+    #[must_use]
+    pub fn zeroes_by_itself(&self) -> bool {
+        self.zeroes
+    }
+
     /// How the EFI system partition is seen.
     #[must_use]
     pub fn esp(&self) -> &Esp {
         &self.esp
+    }
+
+    /// Whether the disk takes freed blocks back. A file does; of a volume that does not, [`trim`](Self::trim) asks nothing,
+    /// and what was deleted stays on it.
+    #[must_use]
+    pub fn takes_back(&self) -> bool {
+        self.mounts.iter().all(|one| self.is_trimmed(one))
+    }
+
+    fn is_trimmed(&self, one: &Mounted) -> bool {
+        let is_device = || {
+            let found = std::fs::metadata(&self.disk);
+            found.is_ok_and(|found| found.file_type().is_block_device())
+        };
+        one.device.as_ref().is_none_or(LoopDevice::discards) || !is_device()
     }
 
     /// Writes everything out and gives the freed blocks back: they become holes of the disk file and read as zeros, on xfs
@@ -254,7 +278,7 @@ impl MountedTree {
             // Blocks that were freed are given back only when the transaction that freed them is written. It also
             // makes sure that the path is still this mount's.
             one.mount.sync()?;
-            if one.device.is_some() && one.kind != FilesystemKind::Vfat {
+            if one.device.is_some() && one.kind != FilesystemKind::Vfat && self.is_trimmed(one) {
                 Cmd::new("fstrim").arg(one.mount.path()).timeout(TRIM_LIMIT).run(stop).await?;
             }
         }

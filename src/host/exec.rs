@@ -17,8 +17,10 @@ use tokio::task::JoinSet;
 use super::stop::Stop;
 
 mod apart;
+mod dialogue;
 
 use apart::Apart;
+pub use dialogue::{Dialogue, Heard};
 
 /// How many of a command's last lines an error shows.
 const TAIL_LINES: usize = 20;
@@ -27,8 +29,12 @@ const TAIL_LINES: usize = 20;
 const LINE_BYTES: usize = 16 * 1024;
 /// What is taken of a program's output as a whole: a list of 100,000 packages is a tenth of it.
 const LARGEST_OUTPUT: usize = 64 * 1024 * 1024;
+/// Lines that wait to be looked at; a program that writes faster waits too.
+const LINES: usize = 256;
 /// Time between SIGTERM and SIGKILL when a command is ended.
 const GRACE: Duration = Duration::from_secs(3);
+/// How often is looked whether a group has ended.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A program to run. Its standard input is empty unless given.
 #[derive(Debug, Clone)]
@@ -40,6 +46,7 @@ pub struct Cmd {
     cwd: Option<PathBuf>,
     stdin: Vec<u8>,
     timeout: Option<Duration>,
+    time_to_end: Option<Duration>,
     apart: Apart,
 }
 
@@ -84,6 +91,7 @@ impl Cmd {
             cwd: None,
             stdin: Vec::new(),
             timeout: None,
+            time_to_end: None,
             apart: Apart::default(),
         }
     }
@@ -128,6 +136,13 @@ impl Cmd {
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
+        self
+    }
+
+    /// When it is stopped, all that it started in its process group has so long to end by itself, and not only the program.
+    #[must_use]
+    pub fn time_to_end(mut self, limit: Duration) -> Self {
+        self.time_to_end = Some(limit);
         self
     }
 
@@ -196,8 +211,8 @@ impl Cmd {
         if stop.is_requested() {
             return Err(ExecError::Stopped { name });
         }
-        let mut program = self.start()?;
-        let (send, mut lines) = mpsc::channel::<(Stream, String)>(256);
+        let mut program = self.start(!self.stdin.is_empty())?;
+        let (send, mut lines) = mpsc::channel::<(Stream, String)>(LINES);
         // Ended with this call: who still holds the pipes is not waited for.
         let mut tasks = JoinSet::new();
         if let Some(out) = program.child.stdout.take() {
@@ -254,17 +269,18 @@ impl Cmd {
         Ok(Exit { code: status.map_or(-1, code), tail: tail.into() })
     }
 
-    fn start(&self) -> Result<Running, ExecError> {
+    /// `input`: whether something will be written into it.
+    fn start(&self, input: bool) -> Result<Running, ExecError> {
         let mut command = self.command(None);
         // Its session is a process group, too.
         Apart { session: true, ..self.apart }.keep(&mut command);
         let mut command = tokio::process::Command::from(command);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
+        command.stdin(if input { Stdio::piped() } else { Stdio::null() });
         let child = command.spawn().map_err(|source| self.refused(&self.program, source))?;
         // Noted now: a child that was waited for has no id any more, and its group may live on.
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Ok(Running { child, group })
+        Ok(Running { child, group, time_to_end: self.time_to_end })
     }
 
     /// The program with its arguments, environment and folder; `through` is a program that starts it.
@@ -384,12 +400,27 @@ fn code(status: std::process::ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
+/// Whether a process group has a process that is no zombie: who took over the dead ones may never ask for them.
+fn is_alive(group: Pid) -> bool {
+    let group = group.as_raw_nonzero().to_string();
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().any(|process| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // proc_pid_stat(5): behind the name in parentheses the state, the parent, the group.
+        let mut words = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        let state = words.next();
+        words.nth(1) == Some(&group) && state.is_some_and(|state| state != "Z" && state != "X")
+    })
+}
+
 /// A program under way in a process group of its own. Dropped before it was let go, it takes the whole group along.
+#[derive(Debug)]
 struct Running {
     child: Child,
     /// The group's id, which is the program's. It stands for this group after the program itself has ended too: the
     /// kernel gives a number again only when it has been once around all others.
     group: Option<Pid>,
+    /// How long the whole group has to end when it is told to; `None`: [`GRACE`], and no longer than the program lives.
+    time_to_end: Option<Duration>,
 }
 
 impl Running {
@@ -411,8 +442,16 @@ impl Running {
             // As in `kill`.
             let _ = kill_process_group(group, Signal::TERM);
         }
-        // At once where it has ended already: those that outlive their leader get no time of their own.
-        let _ = tokio::time::timeout(GRACE, self.child.wait()).await;
+        // At once where it has ended already: those that outlive their leader get no time of their own, unless they were
+        // promised some.
+        let _ = tokio::time::timeout(self.time_to_end.unwrap_or(GRACE), async {
+            // It is reaped by this, and else would count as one of its group.
+            let _ = self.child.wait().await;
+            while self.time_to_end.is_some() && self.group.is_some_and(is_alive) {
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+        .await;
         self.kill();
         let _ = self.child.wait().await;
     }

@@ -76,6 +76,16 @@ pub fn fits(pattern: &str, name: &str) -> bool {
 /// folders, also none, and at the end for all that is below. Looks at no file.
 #[must_use]
 pub fn fits_path(pattern: &str, path: &str) -> bool {
+    path_fits(pattern, path, fits)
+}
+
+/// The same where a wildcard stands for hidden names too.
+#[must_use]
+pub fn covers(pattern: &str, path: &str) -> bool {
+    path_fits(pattern, path, |pattern, name| WildMatch::new(pattern).matches(name))
+}
+
+fn path_fits(pattern: &str, path: &str, fits: fn(&str, &str) -> bool) -> bool {
     let parts = |text: &'_ str| -> Vec<String> {
         text.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect()
     };
@@ -122,6 +132,7 @@ mod tests {
             ("a/.b/*", "a/.b/c", true),
         ] {
             assert_eq!(fits_path(pattern, path), expected, "{pattern} {path}");
+            assert_eq!(covers(pattern, path), expected || path.contains("/."), "{pattern} {path}");
         }
         assert!(!fits_path(&"**/a/".repeat(60), &"a/".repeat(59)));
     }

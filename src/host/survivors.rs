@@ -1,10 +1,11 @@
 //! Processes that outlived the one that started them: known by a folder that they have their root, their program or an
-//! open file in, or that something is mounted in, in a mount namespace of their own.
+//! open file in, or that something is mounted in, in a mount namespace of their own; or by a variable of their environment.
 //!
 //! Must never: end this process, one of those that started it, or one that only sits in the folder, as a person's
 //! shell may.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -76,14 +77,42 @@ fn is_alive(pid: i32) -> bool {
     state.is_some_and(|state| state != "Z" && state != "X")
 }
 
+/// Ends those that have a variable with this value in their environment: with so much time to clean up, since they are
+/// programs of their own.
+pub async fn end_by_variable(name: &str, value: &OsStr, time_to_end: Duration) -> Vec<Survivor> {
+    let entry = [name.as_bytes(), b"=", value.as_encoded_bytes()].concat();
+    let has_it = |process: &Path| {
+        let all = std::fs::read(process.join("environ")).unwrap_or_default();
+        all.split(|byte| *byte == 0).any(|one| one == entry)
+    };
+    let found = processes(has_it);
+    for (_, process) in &found {
+        // One that is gone by now needs nothing.
+        let _ = pidfd_send_signal(process, Signal::TERM);
+    }
+    let began = tokio::time::Instant::now();
+    while found.iter().any(|(survivor, _)| is_alive(survivor.pid)) && began.elapsed() < time_to_end {
+        tokio::time::sleep(LOOK).await;
+    }
+    for (_, process) in &found {
+        let _ = pidfd_send_signal(process, Signal::KILL);
+    }
+    found.into_iter().map(|(survivor, _)| survivor).collect()
+}
+
 fn search(folder: &Path, devices: &[(u32, u32)]) -> Vec<(Survivor, OwnedFd)> {
     // As the kernel shows it.
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let own = super::namespace::mounts_below(&folder).unwrap_or_default();
+    processes(|process| belongs(process, &folder, devices, &own))
+}
+
+/// Those that are meant, but for this one and those that it descends from.
+fn processes(is_meant: impl Fn(&Path) -> bool) -> Vec<(Survivor, OwnedFd)> {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     let spared = lineage();
-    let own = super::namespace::mounts_below(&folder).unwrap_or_default();
     let mut found: Vec<_> = processes
         .flatten()
         .filter_map(|entry| {
@@ -93,7 +122,7 @@ fn search(folder: &Path, devices: &[(u32, u32)]) -> Vec<(Survivor, OwnedFd)> {
             }
             // Opened before it is looked at: whoever gets its number later is not meant.
             let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-            if !belongs(&entry.path(), &folder, devices, &own) || !is_alive(pid) {
+            if !is_meant(&entry.path()) || !is_alive(pid) {
                 return None;
             }
             let command = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
@@ -166,6 +195,24 @@ mod tests {
     use super::*;
     use crate::host::exec::Cmd;
     use crate::host::stop::Stop;
+
+    #[tokio::test]
+    async fn who_has_a_variable_is_ended_and_has_time_to_clean_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |value: &'static str, line: &str| {
+            let command = Cmd::new("sh").args(["-c", line]).env("BAKEHOUSE_SURVIVOR", value).cwd(dir.path());
+            tokio::spawn(async move { command.stream(&Stop::never(), &mut |_, _| {}).await })
+        };
+        let cleans = run("this", "trap 'echo >cleaned; exit 3' TERM; echo >up; sleep 1000 & wait");
+        let other = run("this-other", "echo >other; exec sleep 1000");
+        while !["up", "other"].iter().all(|file| dir.path().join(file).exists()) {
+            tokio::time::sleep(LOOK).await;
+        }
+        let ended = end_by_variable("BAKEHOUSE_SURVIVOR", OsStr::new("this"), Duration::from_secs(60)).await;
+        assert!(!ended.is_empty());
+        assert_eq!(cleans.await.unwrap().unwrap().code, 3);
+        assert!(dir.path().join("cleaned").exists() && !other.is_finished());
+    }
 
     #[tokio::test]
     async fn who_has_a_file_open_below_is_ended_and_who_only_sits_there_is_not() {

@@ -45,6 +45,13 @@ impl Intent {
         self.role != Role::Shared && matches!(self.kind, Kind::Image | Kind::Snapshot)
     }
 
+    /// Whether it stands for several: snapshots that another call makes ([`Ledger::announce`](super::Ledger::announce)), one
+    /// of each volume. One that a call of its own makes has a token.
+    #[must_use]
+    pub fn may_be_several(&self) -> bool {
+        self.kind == Kind::Snapshot && self.token.is_none()
+    }
+
     /// The tags by which it is found in its place.
     #[must_use]
     pub fn own_tags(&self) -> Tags {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::{ImageId, InstanceId, ObjectsId, SnapshotId};
+use crate::cloud::{ImageId, InstanceId, ObjectsId, SnapshotId, VolumeId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -12,6 +12,7 @@ pub enum Kind {
     Instance,
     Image,
     Snapshot,
+    Volume,
     /// All below a prefix of a bucket.
     Objects,
 }
@@ -23,6 +24,7 @@ impl Kind {
             Self::Instance => "instance",
             Self::Image => "image",
             Self::Snapshot => "snapshot",
+            Self::Volume => "volume",
             Self::Objects => "objects",
         }
     }
@@ -41,6 +43,7 @@ pub enum Id {
     Instance(InstanceId),
     Image(ImageId),
     Snapshot(SnapshotId),
+    Volume(VolumeId),
     Objects(ObjectsId),
 }
 
@@ -51,6 +54,7 @@ impl Id {
             Self::Instance(_) => Kind::Instance,
             Self::Image(_) => Kind::Image,
             Self::Snapshot(_) => Kind::Snapshot,
+            Self::Volume(_) => Kind::Volume,
             Self::Objects(_) => Kind::Objects,
         }
     }
@@ -62,6 +66,7 @@ impl fmt::Display for Id {
             Self::Instance(id) => id.fmt(f),
             Self::Image(id) => id.fmt(f),
             Self::Snapshot(id) => id.fmt(f),
+            Self::Volume(id) => id.fmt(f),
             Self::Objects(id) => id.fmt(f),
         }
     }
@@ -82,6 +87,12 @@ impl From<ImageId> for Id {
 impl From<ObjectsId> for Id {
     fn from(id: ObjectsId) -> Self {
         Self::Objects(id)
+    }
+}
+
+impl From<VolumeId> for Id {
+    fn from(id: VolumeId) -> Self {
+        Self::Volume(id)
     }
 }
 

@@ -4,14 +4,20 @@
 //! Must never: take what has no such tag, or a snapshot that an image uses.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::unwind::{Run, is_over, own_images, remove};
+use super::unwind::{Deregistered, Run, is_gone, is_over, own_images, remove};
 use super::{End, Id, Kind, Undo};
-use crate::cloud::{Cloud, Image, ImageId, InstanceQuery, Result, SnapshotQuery, Tags, retrying, tag};
+use crate::cloud::{
+    Cloud, Image, ImageId, InstanceQuery, Result, SnapshotQuery, Tags, VolumeQuery, retrying, tag,
+};
 use crate::host::error::chain;
 use crate::host::stop::Stop;
+
+/// The tag, with its value, of a volume that was made by itself, and not with an instance.
+pub const OF_ITS_OWN: (&str, &str) = ("volume", "own");
 
 /// Something in a cloud, as far as it matters here.
 #[derive(Clone, Debug)]
@@ -73,13 +79,19 @@ pub struct Swept {
     pub kept: Vec<(Id, Why)>,
 }
 
-/// Looks at a place and removes what has expired; in a `dry` run only says so. Instances go first, then images, then the
-/// snapshots that no image has any more. A kind that cannot be listed is told and does not keep the others.
-pub async fn sweep(cloud: &Cloud, now: Timestamp, dry: bool) -> Swept {
-    let mut sweep = Sweep { cloud, now, dry, swept: Swept::default() };
+/// Looks at a place and removes what has expired; in a `dry` run only says so. Instances go first, then volumes, then
+/// images, then the snapshots that no image has any more: those may be held as in use for as long as the cloud takes to
+/// settle. A kind that cannot be listed is told and does not keep the others.
+pub async fn sweep(cloud: &Cloud, settles_within: Duration, now: Timestamp, dry: bool) -> Swept {
+    let gone = Deregistered::none_yet(settles_within);
+    let mut sweep = Sweep { cloud, now, dry, gone, swept: Swept::default() };
     match instances(cloud).await {
         Ok(seen) => drop(sweep.kind(seen).await),
         Err(error) => sweep.unseen(Kind::Instance, &error),
+    }
+    match volumes(cloud).await {
+        Ok(seen) => drop(sweep.kind(seen).await),
+        Err(error) => sweep.unseen(Kind::Volume, &error),
     }
     let mut images = match own_images(cloud).await {
         Ok(images) => images,
@@ -109,6 +121,15 @@ async fn instances(cloud: &Cloud) -> Result<Vec<Seen>> {
     Ok(live.map(|one| Seen { id: one.id.into(), tags: one.tags, used_by: None }).collect())
 }
 
+/// Those of instances have all other tags too, and go with their instances.
+async fn volumes(cloud: &Cloud) -> Result<Vec<Seen>> {
+    let own = Tags::from([(tag(OF_ITS_OWN.0), OF_ITS_OWN.1.to_owned())]);
+    let query = VolumeQuery { tags: own, tag_keys: vec![tag("expires")], ..VolumeQuery::default() };
+    let found = retrying(&Stop::never(), || cloud.volumes.find(&query)).await?;
+    let there = found.into_iter().filter(|volume| !is_gone(volume.state));
+    Ok(there.map(|one| Seen { id: one.id.into(), tags: one.tags, used_by: None }).collect())
+}
+
 async fn snapshots(cloud: &Cloud, images: &[Image]) -> Result<Vec<Seen>> {
     let query = SnapshotQuery { tag_keys: vec![tag("expires")], ..SnapshotQuery::default() };
     let found = retrying(&Stop::never(), || cloud.snapshots.describe(&query)).await?;
@@ -124,6 +145,7 @@ struct Sweep<'a> {
     cloud: &'a Cloud,
     now: Timestamp,
     dry: bool,
+    gone: Deregistered,
     swept: Swept,
 }
 
@@ -139,8 +161,11 @@ impl Sweep<'_> {
                     let end = if self.dry {
                         End::Removed
                     } else {
-                        remove(&seen.id, self.cloud, Run::Real).await.unwrap_or(End::Absent)
+                        remove(&seen.id, self.cloud, Run::Real, &self.gone).await.unwrap_or(End::Absent)
                     };
+                    if end == End::Removed {
+                        self.gone.add(&seen.id);
+                    }
                     if matches!(end, End::Removed | End::Absent) {
                         gone.push(seen.id.clone());
                     }

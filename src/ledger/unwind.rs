@@ -11,13 +11,18 @@ use super::entry::{Entry, Event, Role, State};
 use super::{Id, Kind, Ledger, Left};
 use crate::cloud::{
     Cloud, CloudError, Clouds, ErrorKind, Image, ImageId, ImageQuery, InstanceQuery, InstanceState,
-    ObjectsId, SnapshotId, SnapshotQuery, retrying,
+    ObjectsId, SnapshotQuery, Volume, VolumeId, VolumeQuery, VolumeState, retrying,
 };
 use crate::host::error::chain;
 use crate::host::stop::Stop;
 
 /// How often is looked for what may not be seen yet.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long an instance that is ending is waited for: EC2 takes the power away from a system that does not end, after some
+/// minutes.
+const ENDING: Duration = Duration::from_secs(300);
+/// How long a volume may take to be detached. One that is mounted never is.
+const DETACHING: Duration = Duration::from_secs(120);
 
 /// What came of undoing one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +68,29 @@ impl Undo {
     }
 }
 
+/// Images that were deregistered just now: EC2 may show them, and keep their snapshots as in use, for a while.
+#[derive(Debug)]
+pub(super) struct Deregistered {
+    images: Vec<ImageId>,
+    settles_within: Duration,
+    /// When nothing of them is seen any more. From the beginning on: another process may have deregistered one.
+    over: Instant,
+}
+
+impl Deregistered {
+    pub fn none_yet(settles_within: Duration) -> Self {
+        Self { images: Vec::new(), settles_within, over: Instant::now() + settles_within }
+    }
+
+    /// Takes note of one that was removed, where it is an image.
+    pub fn add(&mut self, id: &Id) {
+        if let Id::Image(image) = id {
+            self.images.push(image.clone());
+            self.over = Instant::now() + self.settles_within;
+        }
+    }
+}
+
 /// Whether things are removed, or only looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Run {
@@ -98,8 +126,10 @@ impl Ledger {
     async fn each(&self, clouds: &dyn Clouds, now: Timestamp, run: Run) -> Vec<Undo> {
         let entries = self.entries();
         let mut undone: Vec<Undo> = Vec::new();
+        let mut gone = Deregistered::none_yet(clouds.settles_within());
+        let mut is_committed = false;
         for (number, entry) in entries.iter().enumerate().rev() {
-            if entry.is_settled() {
+            if entry.is_settled() || (is_committed && entry.intent.is_for_the_user()) {
                 continue;
             }
             let handed = entry.until.filter(|until| entry.state == State::Handed && *until > now);
@@ -109,7 +139,13 @@ impl Ledger {
                 undone.push(Undo { kind: entry.intent.kind, what: entry.named(), end: End::Waiting(until) });
                 continue;
             }
-            let ends = self.undo(number, &entries, clouds, run).await;
+            if run == Run::Real && entry.intent.kind == Kind::Objects {
+                // Its agent may write there until it is gone.
+                instances_ended(&entries, clouds).await;
+            }
+            let ends = self.undo(number, &entries, clouds, run, &gone).await;
+            let removed = ends.iter().filter(|(_, undo)| undo.end == End::Removed);
+            removed.filter_map(|(id, _)| id.as_ref()).for_each(|id| gone.add(id));
             let committed = entry.intent.role == Role::Commit
                 && ends.iter().any(|(_, undo)| matches!(undo.end, End::Kept(_)));
             if run == Run::Real {
@@ -117,12 +153,13 @@ impl Ledger {
             }
             undone.extend(ends.into_iter().map(|(_, undo)| undo));
             if committed {
-                // A commit that came to light: all that was created before it is the user's too.
+                // A commit that came to light: all that was created before it is the user's too, but for what only served
+                // to make it.
                 if run == Run::Real {
                     // What cannot be written now is found out by the look of the next who reads the file.
                     let _ = self.commit();
                 }
-                break;
+                is_committed = true;
             }
         }
         undone
@@ -132,13 +169,16 @@ impl Ledger {
     fn settle(&self, number: usize, entry: &Entry, ends: &[(Option<Id>, Undo)]) {
         // As for a commit that came to light.
         let tell = |event: Event| drop(self.tell(&[(number, event)]));
-        if let (None, Some(id)) = (&entry.id, ends.iter().find_map(|(id, _)| id.clone())) {
-            tell(Event::Created { id });
-        }
         let stuck = ends.iter().find_map(|(_, undo)| match &undo.end {
             End::Stuck(why) | End::Unseen(why) => Some(why.clone()),
             _ => None,
         });
+        // Of several that are stuck, all are to be found by their tags again.
+        if let (None, Some(id)) = (&entry.id, ends.iter().find_map(|(id, _)| id.clone()))
+            && (stuck.is_none() || ends.len() == 1)
+        {
+            tell(Event::Created { id });
+        }
         tell(match stuck {
             Some(why) => Event::Stuck { why },
             None if ends.iter().any(|(_, undo)| matches!(undo.end, End::Kept(_))) => Event::Committed,
@@ -163,38 +203,34 @@ impl Ledger {
         all: &[Entry],
         clouds: &dyn Clouds,
         run: Run,
+        gone: &Deregistered,
     ) -> Vec<(Option<Id>, Undo)> {
         let entry = &all[number];
         let kind = entry.intent.kind;
-        let unseen = |error: &CloudError| {
-            vec![(None, Undo { kind, what: entry.named(), end: End::Unseen(chain(error)) })]
-        };
+        let unseen =
+            |error: &CloudError| (None, Undo { kind, what: entry.named(), end: End::Unseen(chain(error)) });
         let cloud = match clouds.at(&entry.intent.place) {
             Ok(cloud) => cloud,
-            Err(error) => return unseen(&error),
+            Err(error) => return vec![unseen(&error)],
         };
+        let several = entry.intent.may_be_several();
+        // What is announced is made by a call that is announced after it.
+        let calls = number..if several { all.len() } else { number + 1 };
         // A dry run tells what is to be seen now.
-        let seen_from = if run == Run::Real { self.seen_from(number, clouds) } else { Instant::now() };
-        let ids = match &entry.id {
-            Some(id) => vec![id.clone()],
-            None => {
-                let known = |id: &Id| all.iter().any(|entry| entry.id.as_ref() == Some(id));
-                let found = until(seen_from, || async {
-                    let found = find(entry, &cloud).await;
-                    let new = found.map(|ids| ids.into_iter().filter(|id| !known(id)).collect::<Vec<_>>());
-                    Some(new).filter(|new| new.as_ref().is_ok_and(|ids| !ids.is_empty()) || new.is_err())
-                });
-                match found.await.unwrap_or_else(|| Ok(Vec::new())) {
-                    Ok(ids) => ids,
-                    Err(error) => return unseen(&error),
-                }
-            }
+        let seen_from = match run {
+            Run::Real => calls.map(|call| self.seen_from(call, clouds)).max(),
+            Run::Dry => None,
         };
-        let mut ends = Vec::new();
+        let seen_from = seen_from.unwrap_or_else(Instant::now);
+        let (ids, error) = match &entry.id {
+            Some(id) => (vec![id.clone()], None),
+            None => search(entry, all, &cloud, seen_from).await,
+        };
+        let mut ends: Vec<_> = error.iter().map(unseen).collect();
         for id in ids {
             let end = match entry.intent.role {
                 Role::Temporary | Role::Result => {
-                    until(seen_from, || remove(&id, &cloud, run)).await.unwrap_or(End::Absent)
+                    until(seen_from, || remove(&id, &cloud, run, gone)).await.unwrap_or(End::Absent)
                 }
                 Role::Commit => End::Kept(format!("it was registered after all ({})", entry.intent.what)),
                 Role::Shared => End::Absent,
@@ -203,6 +239,35 @@ impl Ledger {
             ends.push((Some(id), Undo { kind, what, end }));
         }
         ends
+    }
+}
+
+/// Looks for what a call made whose answer was lost, until there is something, or until it would be seen. Of several, some
+/// may show before the others. Gives what was found, and why no more.
+async fn search(
+    entry: &Entry,
+    all: &[Entry],
+    cloud: &Cloud,
+    seen_from: Instant,
+) -> (Vec<Id>, Option<CloudError>) {
+    let several = entry.intent.may_be_several();
+    let mut ids: Vec<Id> = Vec::new();
+    loop {
+        // Before the look, as in `until`.
+        let last = Instant::now() >= seen_from;
+        let found = match find(entry, cloud).await {
+            Ok(found) => found,
+            Err(error) => return (ids, Some(error)),
+        };
+        for id in found {
+            if !ids.contains(&id) && !all.iter().any(|entry| entry.id.as_ref() == Some(&id)) {
+                ids.push(id);
+            }
+        }
+        if last || (!several && !ids.is_empty()) {
+            return (ids, None);
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -248,6 +313,11 @@ async fn find(entry: &Entry, cloud: &Cloud) -> Result<Vec<Id>, CloudError> {
             let found = retrying(&never, || cloud.instances.find(&query)).await?;
             found.into_iter().map(|one| one.id.into()).collect()
         }
+        Kind::Volume => {
+            let query = VolumeQuery { tags, ..VolumeQuery::default() };
+            let found = retrying(&never, || cloud.volumes.find(&query)).await?;
+            found.into_iter().filter(|one| !is_gone(one.state)).map(|one| one.id.into()).collect()
+        }
         // Their id is known before any of them is made.
         Kind::Objects => Vec::new(),
     })
@@ -255,31 +325,34 @@ async fn find(entry: &Entry, cloud: &Cloud) -> Result<Vec<Id>, CloudError> {
 
 /// Looks, deletes, and says what came of it; `None` where the cloud does not know of it. That a look does not show it is
 /// no reason not to try: it may be behind.
-pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run) -> Option<End> {
+pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run, gone: &Deregistered) -> Option<End> {
     let before = match look(id, cloud).await {
         Ok(Sight::Over) => return Some(End::Absent),
         Ok(Sight::Unknown) if run == Run::Dry => return None,
         Ok(before) => before,
         Err(error) => return Some(End::Stuck(chain(&error))),
     };
-    let error = match (run, id) {
-        (Run::Real, _) => match delete(id, cloud).await {
+    if run == Run::Dry {
+        return Some(used(id, cloud, gone).await.unwrap_or(End::Removed));
+    }
+    let error = loop {
+        let error = match delete(id, cloud).await {
             Ok(()) => return Some(End::Removed),
             Err(error) if error.kind == ErrorKind::NotFound => return None,
-            Err(error) => Some(error),
-        },
-        (Run::Dry, Id::Snapshot(_)) => None,
-        (Run::Dry, Id::Image(_) | Id::Instance(_) | Id::Objects(_)) => return Some(End::Removed),
+            Err(error) => error,
+        };
+        if !matches!((id, error.kind), (Id::Snapshot(_), ErrorKind::InUse)) {
+            break error;
+        }
+        if let Some(kept) = used(id, cloud, gone).await {
+            return Some(kept);
+        }
+        // Nothing is seen to use it: what did so went a moment ago.
+        if Instant::now() >= gone.over {
+            break error;
+        }
+        tokio::time::sleep(LOOK).await;
     };
-    if let Id::Snapshot(snapshot) = id
-        && error.as_ref().is_none_or(|error| error.kind == ErrorKind::InUse)
-        && let Ok(users) = users_of(snapshot, cloud).await
-        && !users.is_empty()
-    {
-        let users: Vec<_> = users.iter().map(ToString::to_string).collect();
-        return Some(End::Kept(format!("the image {} was registered and uses it", users.join(", "))));
-    }
-    let Some(error) = error else { return Some(End::Removed) };
     // It may have taken effect, and only its answer was lost.
     match look(id, cloud).await {
         Ok(Sight::Unknown) if before == Sight::Unknown => None,
@@ -288,25 +361,86 @@ pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run) -> Option<End> {
     }
 }
 
+/// Why a snapshot that an image uses stays. Where the images cannot be looked at, none is known.
+async fn used(id: &Id, cloud: &Cloud, gone: &Deregistered) -> Option<End> {
+    let Id::Snapshot(snapshot) = id else { return None };
+    let users = own_images(cloud).await.ok()?.into_iter().filter(|image| image.uses(snapshot));
+    let users: Vec<_> =
+        users.map(|image| image.id).filter(|id| !gone.images.contains(id)).map(|id| id.to_string()).collect();
+    (!users.is_empty())
+        .then(|| End::Kept(format!("the image {} was registered and uses it", users.join(", "))))
+}
+
 async fn delete(id: &Id, cloud: &Cloud) -> Result<(), CloudError> {
     let never = Stop::never();
     match id {
         Id::Snapshot(id) => retrying(&never, || cloud.snapshots.delete(id)).await,
         Id::Image(id) => retrying(&never, || cloud.images.deregister(id)).await,
         Id::Instance(id) => retrying(&never, || cloud.instances.terminate(id)).await,
+        Id::Volume(id) => delete_volume(id, cloud).await,
         Id::Objects(id) => delete_objects(id, cloud).await,
+    }
+}
+
+/// Waits until the instances that were told to end have ended. One that goes on living, or cannot be looked at, is not waited
+/// for.
+async fn instances_ended(entries: &[Entry], clouds: &dyn Clouds) {
+    for entry in entries {
+        let (Some(Id::Instance(id)), Ok(cloud)) = (&entry.id, clouds.at(&entry.intent.place)) else {
+            continue;
+        };
+        let query = InstanceQuery { ids: vec![id.clone()], ..InstanceQuery::default() };
+        let (began, mut pause) = (Instant::now(), LOOK / 16);
+        while began.elapsed() < ENDING {
+            let Ok(found) = retrying(&Stop::never(), || cloud.instances.find(&query)).await else { break };
+            if !found.iter().any(|one| one.state == InstanceState::ShuttingDown) {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK);
+        }
+    }
+}
+
+/// Deletes a volume, and detaches it before where it is attached.
+async fn delete_volume(id: &VolumeId, cloud: &Cloud) -> Result<(), CloudError> {
+    let never = Stop::never();
+    let (began, mut pause) = (Instant::now(), LOOK / 16);
+    loop {
+        let error = match retrying(&never, || cloud.volumes.delete(id)).await {
+            Err(error) if error.kind == ErrorKind::InUse && began.elapsed() < DETACHING => error,
+            other => return other,
+        };
+        let attached = |volume: &Volume| volume.attachment.as_ref().is_some_and(|one| one.attached);
+        if seen_volume(id, cloud).await?.as_ref().is_some_and(attached)
+            && let Err(refused) = retrying(&never, || cloud.volumes.detach(id)).await
+            // Its answer was lost, or somebody else detached it: the next look tells.
+            && !matches!(refused.kind, ErrorKind::Invalid | ErrorKind::NotFound)
+        {
+            return Err(refused.with_source(error));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK);
+    }
+}
+
+async fn seen_volume(id: &VolumeId, cloud: &Cloud) -> Result<Option<Volume>, CloudError> {
+    let query = VolumeQuery { ids: vec![id.clone()], ..VolumeQuery::default() };
+    match retrying(&Stop::never(), || cloud.volumes.find(&query)).await {
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        found => Ok(found?.into_iter().next()),
     }
 }
 
 async fn delete_objects(id: &ObjectsId, cloud: &Cloud) -> Result<(), CloudError> {
     let (never, bucket) = (Stop::never(), id.bucket());
     loop {
-        let keys = retrying(&never, || cloud.objects.list(bucket, id.prefix())).await?;
-        if keys.is_empty() {
+        let found = retrying(&never, || cloud.objects.list(bucket, id.prefix())).await?;
+        if found.is_empty() {
             return Ok(());
         }
-        for key in keys {
-            retrying(&never, || cloud.objects.delete(bucket, &key)).await?;
+        for object in found {
+            retrying(&never, || cloud.objects.delete(bucket, &object)).await?;
         }
     }
 }
@@ -340,6 +474,10 @@ async fn look(id: &Id, cloud: &Cloud) -> Result<Sight, CloudError> {
                 if over { Sight::Over } else { shown(found.is_empty()) }
             })
         }
+        Id::Volume(id) => seen_volume(id, cloud).await.map(|found| match found {
+            Some(volume) if is_gone(volume.state) => Sight::Over,
+            found => shown(found.is_none()),
+        }),
         Id::Objects(id) => retrying(&never, || cloud.objects.list(id.bucket(), id.prefix()))
             .await
             .map(|keys| shown(keys.is_empty())),
@@ -350,16 +488,15 @@ async fn look(id: &Id, cloud: &Cloud) -> Result<Sight, CloudError> {
     }
 }
 
-/// The account's own images that have a snapshot as one of their volumes.
-async fn users_of(snapshot: &SnapshotId, cloud: &Cloud) -> Result<Vec<ImageId>, CloudError> {
-    let images = own_images(cloud).await?;
-    Ok(images.into_iter().filter(|image| image.uses(snapshot)).map(|image| image.id).collect())
-}
-
 /// All images of the account's own.
 pub(super) async fn own_images(cloud: &Cloud) -> Result<Vec<Image>, CloudError> {
     let query = ImageQuery::default();
     retrying(&Stop::never(), || cloud.images.find(&query)).await
+}
+
+/// Whether a volume is gone, or about to be.
+pub(super) fn is_gone(state: VolumeState) -> bool {
+    state == VolumeState::Deleting
 }
 
 /// Whether an instance ended, or is about to, so that nothing is left to be done.

@@ -13,7 +13,7 @@ use super::objects::LocalObjects;
 use super::place::LocalPlace;
 use crate::cloud::{
     CloudError, CommandId, CommandState, Commands, ErrorKind, Execution, InstanceId, InstanceState,
-    NewCommand, Objects, OutputTo, REBOOT, Result, Tags,
+    NewCommand, ObjectContent, Objects, OutputTo, REBOOT, Result, Tags,
 };
 use crate::host::exec::{Cmd, ExecError, Exit, Stream};
 use crate::host::stop::Stop;
@@ -177,9 +177,10 @@ async fn kept(
 ) -> Execution {
     let Some((at, _)) = execution.output.char_indices().nth(OUTPUT) else { return execution };
     if let Some(OutputTo { bucket, prefix }) = output {
-        let (key, content) = (format!("{prefix}/{id}/stdout"), execution.output.clone().into());
+        let key = format!("{prefix}/{id}/stdout");
+        let content = ObjectContent::Bytes(execution.output.clone().into());
         // As an agent that may not write to the bucket: then there is no more than the answer.
-        if objects.put(&bucket, &key, content, &Tags::new()).await.is_ok() {
+        if objects.put(&bucket, &key, &content, &Tags::new()).await.is_ok() {
             execution.object = Some(key);
         }
     }

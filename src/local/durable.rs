@@ -30,6 +30,15 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     or_remove(&fresh, written.map_err(StoreError::io("write", &fresh)).and_then(|()| move_in(&fresh, path)))
 }
 
+/// [`write`] of what another file holds, which may be large.
+pub(super) fn copy(from: &Path, path: &Path) -> Result<(), StoreError> {
+    let fresh = hidden_name(parent(path)?);
+    let mut source = File::open(from).map_err(StoreError::io("open", from))?;
+    let mut file = File::create_new(&fresh).map_err(StoreError::io("create", &fresh))?;
+    let copied = io::copy(&mut source, &mut file).and_then(|_| file.sync_all());
+    or_remove(&fresh, copied.map_err(StoreError::io("write", &fresh)).and_then(|()| move_in(&fresh, path)))
+}
+
 /// Makes a folder in one step: `fill` gets it while nobody else sees it.
 pub(super) fn place(
     path: &Path,

@@ -167,7 +167,7 @@ fn gather(map: &BlockMap, into: &mut HashSet<Digest>) -> Result<(), StoreError> 
 fn each_folder(here: &LocalPlace, count: fn(&Path) -> Result<u64, StoreError>) -> Result<u64, StoreError> {
     let _registering = here.lock()?;
     let mut sum = 0;
-    for folder in [here.snapshots(), here.images(), here.parameters()] {
+    for folder in [here.snapshots(), here.images(), here.volumes(), here.parameters()] {
         sum += count(&folder)?;
     }
     for name in durable::names(&here.images())? {

@@ -61,6 +61,12 @@ impl Images for LocalImages {
         self.0.call("CreateImage", move |here| create_image::create(here, &of, &new)).await
     }
 
+    async fn require_imds_v2(&self, id: &ImageId) -> Result<()> {
+        let id = id.clone();
+        let require = move |here: &LocalPlace| change(here, &id, |image| image.attributes.imds_v2 = true);
+        self.0.call("ModifyImageAttribute", require).await
+    }
+
     async fn untag(&self, id: &ImageId, keys: &[String]) -> Result<()> {
         let (id, keys) = (id.clone(), keys.to_vec());
         self.0.call("DeleteTags", move |here| untag(here, &id, &keys)).await
@@ -325,10 +331,14 @@ fn tag(here: &LocalPlace, id: &ImageId, tags: &Tags) -> std::result::Result<(), 
 }
 
 fn untag(here: &LocalPlace, id: &ImageId, keys: &[String]) -> std::result::Result<(), Refusal> {
+    change(here, id, |image| image.tags.retain(|key, _| !keys.contains(key)))
+}
+
+fn change(here: &LocalPlace, id: &ImageId, how: impl FnOnce(&mut Image)) -> std::result::Result<(), Refusal> {
     let _registering = here.lock()?;
     let file = here.image(id).join("image.json");
     let mut image: Image = durable::read_json(&file)?.ok_or_else(|| missing(id))?;
-    image.tags.retain(|key, _| !keys.contains(key));
+    how(&mut image);
     durable::write_json(&file, &image)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durable;
 use super::metadata::Identity;
-use crate::cloud::{ImageId, InstanceState, Tags};
+use crate::cloud::{ImageId, InstanceState, Tags, VolumeKind};
 use crate::host::clock;
 
 /// Bytes of a console that EC2 keeps.
@@ -39,6 +39,9 @@ pub(super) struct Record {
     /// Whether its disk is to become an image: it is stopped, and not terminated, when it powers itself off.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) build: bool,
+    /// What its root volume is to be of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) root: Option<VolumeKind>,
     /// The port of the loopback address that leads to its ssh, where commands are sent to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<u16>,

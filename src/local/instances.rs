@@ -433,6 +433,7 @@ impl Instances for LocalInstances {
                 lifetime_seconds: new.lifetime_seconds,
                 launched: clock::wall(),
                 build: new.build.is_some(),
+                root: new.build.as_ref().and_then(|build| build.root),
                 port: new.build.is_some().then(free_port).transpose().map_err(self.io(RUN, &folder))?,
                 ended: None,
             };
@@ -469,7 +470,14 @@ impl Instances for LocalInstances {
             let (state, reason) = home.state(&record).map_err(self.io(DESCRIBE, &home.0))?;
             let id = InstanceId::parse(&record.identity.instance)
                 .ok_or_else(|| self.error(DESCRIBE, ErrorKind::Unknown, "the instance's id is none"))?;
-            found.push(Instance { id, image: record.image, state, reason, tags: record.tags });
+            found.push(Instance {
+                id,
+                image: record.image,
+                state,
+                reason,
+                ended_by_cloud: false,
+                tags: record.tags,
+            });
         }
         found.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(found)

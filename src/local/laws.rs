@@ -10,7 +10,7 @@ use crate::cloud::{
 };
 
 /// GiB of the largest volume.
-const LARGEST_VOLUME: u32 = 65_536;
+pub(super) const LARGEST_VOLUME: u32 = 65_536;
 const LONGEST_DESCRIPTION: usize = 255;
 const MOST_TAGS: usize = 50;
 const LONGEST_TAG_KEY: usize = 127;

@@ -11,6 +11,7 @@
 //!   lock                       held while something is registered or deleted
 //!   snapshots/SNAPSHOT/        snapshot.json and its block maps (snapshot_folder.rs)
 //!   images/IMAGE/              image.json, and who else may have it (sharing.rs)
+//!   volumes/VOLUME/            volume.json, its disk, and where it is attached (volumes.rs)
 //!   parameters/SHA-256.json    all versions of one parameter
 //!   objects/SHA-256            an object, and SHA-256.json with its key
 //!   instances/
@@ -19,6 +20,7 @@
 
 mod accelerator;
 mod blocks;
+mod child;
 mod commands;
 mod create_image;
 mod disk;
@@ -44,6 +46,7 @@ mod snapshots;
 mod store;
 mod tokens;
 mod verify;
+mod volumes;
 mod workers;
 
 use std::path::Path;
@@ -133,12 +136,15 @@ impl Clouds for LocalClouds {
             snapshots: Arc::new(snapshots::LocalSnapshots(here.clone())),
             images: Arc::new(images::LocalImages(here.clone())),
             instances: Arc::new(here.instances()),
+            volumes: Arc::new(volumes::LocalVolumes(here.clone())),
             parameters: Arc::new(parameters::LocalParameters(here.clone())),
             account: Arc::new(settings::LocalAccount(here.clone())),
             keys: Arc::new(settings::LocalKeys(here.clone())),
             commands: Arc::new(commands::LocalCommands::new(here.clone())),
             objects: Arc::new(objects::LocalObjects(here.clone())),
             networks: Arc::new(networks::LocalNetworks(here)),
+            // A pipeline is no part of a laptop.
+            jobs: None,
         })
     }
 }

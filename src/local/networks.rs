@@ -17,7 +17,7 @@ impl Networks for LocalNetworks {
             SubnetQuery::Default => vec![Subnet {
                 // As the metadata service says it.
                 id: "subnet-00000000000000000".to_owned(),
-                zone: format!("{}a", self.0.place.region),
+                zone: self.0.zone(),
                 // 169.254.169.0/24 without QEMU's own addresses and the metadata service's.
                 free: 240,
             }],

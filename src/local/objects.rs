@@ -11,9 +11,9 @@ use super::durable;
 use super::place::LocalPlace;
 use super::refusal::Refusal;
 use super::store::StoreError;
-use crate::cloud::{Digest, Objects, Result, Tags};
+use crate::cloud::{Digest, ObjectContent, ObjectVersion, Objects, Result, Tags};
 
-/// `ListObjectsV2` gives at most so many.
+/// `ListObjectVersions` gives at most so many.
 const PAGE: usize = 1000;
 
 /// What the metadata service's addresses of objects begin with.
@@ -42,8 +42,8 @@ pub(super) fn is_name(text: &str) -> bool {
 
 #[async_trait]
 impl Objects for LocalObjects {
-    async fn put(&self, bucket: &str, key: &str, content: Bytes, tags: &Tags) -> Result<()> {
-        let (name, tags) = (name(bucket, key), tags.clone());
+    async fn put(&self, bucket: &str, key: &str, content: &ObjectContent, tags: &Tags) -> Result<()> {
+        let (name, tags, content) = (name(bucket, key), tags.clone(), content.clone());
         let kept = Kept { bucket: bucket.to_owned(), key: key.to_owned(), tags };
         self.0
             .call("PutObject", move |here| {
@@ -51,7 +51,11 @@ impl Objects for LocalObjects {
                 durable::make_folders(&folder)?;
                 // Its key first: a file without one would be nobody's.
                 durable::write_json(&folder.join(format!("{name}.json")), &kept)?;
-                Ok(durable::write(&folder.join(&name), &content)?)
+                let to = folder.join(&name);
+                Ok(match content {
+                    ObjectContent::Bytes(bytes) => durable::write(&to, &bytes),
+                    ObjectContent::File(from) => durable::copy(&from, &to),
+                }?)
             })
             .await
     }
@@ -72,10 +76,10 @@ impl Objects for LocalObjects {
             .await
     }
 
-    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<String>> {
+    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<ObjectVersion>> {
         let (bucket, prefix) = (bucket.to_owned(), format!("{prefix}/"));
         self.0
-            .call("ListObjectsV2", move |here| {
+            .call("ListObjectVersions", move |here| {
                 let folder = here.objects();
                 let mut keys = Vec::new();
                 for name in durable::names(&folder)? {
@@ -90,13 +94,13 @@ impl Objects for LocalObjects {
                 }
                 keys.sort();
                 keys.truncate(PAGE);
-                Ok(keys)
+                Ok(keys.into_iter().map(|key| ObjectVersion { key, version: None }).collect())
             })
             .await
     }
 
-    async fn delete(&self, bucket: &str, key: &str) -> Result<()> {
-        let name = name(bucket, key);
+    async fn delete(&self, bucket: &str, object: &ObjectVersion) -> Result<()> {
+        let name = name(bucket, &object.key);
         self.0
             .call("DeleteObject", move |here| {
                 let folder = here.objects();

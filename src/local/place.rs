@@ -33,6 +33,10 @@ impl LocalPlace {
         self.images().join(id.as_str())
     }
 
+    pub(super) fn volumes(&self) -> PathBuf {
+        self.store.place_dir(&self.place).join("volumes")
+    }
+
     pub(super) fn parameters(&self) -> PathBuf {
         self.store.place_dir(&self.place).join("parameters")
     }
@@ -43,6 +47,11 @@ impl LocalPlace {
 
     pub(super) fn instances(&self) -> LocalInstances {
         LocalInstances::new(self.store.clone(), self.place.clone())
+    }
+
+    /// The only availability zone.
+    pub(super) fn zone(&self) -> String {
+        format!("{}a", self.place.region)
     }
 
     /// Held, briefly, by whoever registers or deletes something here. Readers need no lock: everything that they read

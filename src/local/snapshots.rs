@@ -13,9 +13,9 @@ use super::store::StoreError;
 use super::tokens::{self, Listing};
 use super::{durable, images, laws, sharing};
 use crate::cloud::{
-    BLOCK_SIZE, Block, BlockIndex, BlockPage, BlockToken, Digest, ErrorKind, LinearChecksum, ListedBlock,
-    NewSnapshot, PageToken, Place, Result, Snapshot, SnapshotId, SnapshotQuery, SnapshotState, Snapshots,
-    Token,
+    BLOCK_SIZE, Block, BlockIndex, BlockPage, BlockSink, BlockToken, Digest, ErrorKind, LinearChecksum,
+    ListedBlock, NewSnapshot, PageToken, Place, Result, Snapshot, SnapshotId, SnapshotQuery, SnapshotState,
+    Snapshots, Token,
 };
 use crate::host::clock;
 
@@ -65,9 +65,14 @@ impl Snapshots for LocalSnapshots {
         id: &SnapshotId,
         index: BlockIndex,
         token: &BlockToken,
-    ) -> Result<(Block, Digest)> {
+        into: &dyn BlockSink,
+    ) -> Result<()> {
         let (id, token) = (id.clone(), token.clone());
-        self.0.call("GetSnapshotBlock", move |here| get(here, &id, index, &token)).await
+        let (block, digest) =
+            self.0.call("GetSnapshotBlock", move |here| get(here, &id, index, &token)).await?;
+        into.begin(digest);
+        into.piece(&block);
+        Ok(())
     }
 
     async fn describe(&self, query: &SnapshotQuery) -> Result<Vec<Snapshot>> {

@@ -25,6 +25,8 @@ use crate::report::Timing;
 pub(super) struct Changed {
     pub installed: Installed,
     pub timings: Vec<Timing>,
+    /// Whether blocks may have been zeroed that cannot be told from those that the disk never had.
+    pub zeroed: bool,
 }
 
 /// A root and what is known of the disk that it is on, or will be on.
@@ -73,18 +75,25 @@ pub(super) async fn disk(disk: &Path, plan: &Plan, bench: &Bench) -> Result<Chan
             esp,
         };
         let changed = root(&target, plan, bench).await?;
+        if !tree.takes_back() {
+            bench.reporter.note(
+                "the volume takes no freed blocks back (it has no discard): what was deleted from it, in this bake or \
+                 before, can be read in the free room of the image by whoever has its disk",
+            );
+        }
         // Freed blocks become holes: they need not be stored, and hold nothing of what was deleted.
         tree.trim(&bench.stop).await?;
         Ok::<_, BakeCause>(changed)
     }
     .await;
+    let zeroed = tree.zeroes_by_itself();
     if matches!(result, Err(BakeCause::Kept { .. })) {
         // The keeper has the mounts now.
         std::mem::forget(tree);
         return Ok(result?);
     }
     match (result, tree.close(&Stop::never()).await) {
-        (Ok(changed), Ok(())) => Ok(changed),
+        (Ok(changed), Ok(())) => Ok(Changed { zeroed, ..changed }),
         (Ok(_), Err(error)) => Err(error.into()),
         (Err(cause), Ok(())) => Err(cause.into()),
         (Err(cause), Err(error)) => {
@@ -179,13 +188,18 @@ async fn change(
     let dir = RootDir::open(target.root)
         .map_err(|source| BakeCause::File { path: target.root.to_owned(), source })?;
     let installed = installed(&dir, &bench.stop).await?;
-    let options = SealOptions { remove: &plan.seal.remove, reporter: &bench.reporter, stop: &bench.stop };
+    let options = SealOptions {
+        remove: &plan.seal.remove,
+        reachable: false,
+        reporter: &bench.reporter,
+        stop: &bench.stop,
+    };
     seal(&dir, options).await?;
     if let Some(layout) = target.layout {
         look_at_boot(&dir, layout, bench).await?;
     }
     timings.push(Timing::new("seal", phase.done()));
-    Ok(Changed { installed, timings })
+    Ok(Changed { installed, timings, zeroed: false })
 }
 
 /// Fails where the image would not boot.

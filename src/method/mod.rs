@@ -2,13 +2,16 @@
 
 mod base;
 mod change;
+mod chroot;
 mod direct;
 pub mod disk_file;
 mod import;
 pub mod keep;
 mod kernels;
 mod launch;
+mod made;
 pub mod orphans;
+mod parent;
 mod scratch;
 mod store;
 pub mod upload;
@@ -19,6 +22,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+pub use chroot::ChrootError;
 pub use launch::LaunchError;
 pub use work::{WorkDir, WorkError};
 
@@ -97,6 +101,7 @@ pub fn of(kind: MethodKind) -> &'static dyn Method {
         MethodKind::Direct => &direct::Direct,
         MethodKind::Scratch => &scratch::ScratchMethod,
         MethodKind::Launch => &launch::Launch,
+        MethodKind::Chroot => &chroot::Chroot,
     }
 }
 
@@ -164,6 +169,8 @@ pub enum BakeCause {
     Step(#[from] StepFailed),
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Chroot(#[from] ChrootError),
     #[error("{cause}")]
     Kept {
         #[source]

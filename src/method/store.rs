@@ -25,6 +25,9 @@ pub(super) const TIMEOUT_MINUTES: u32 = 60;
 const SAMPLE: usize = 16;
 const COMPLETED: Wait =
     Wait { what: "snapshot completed", every: Duration::from_secs(1), within: Duration::from_secs(600) };
+/// EBS's answers are as late as EC2's are (AWS-SETTLES in docs/what-aws-has-seen.md).
+const LISTED: Wait =
+    Wait { what: "snapshot listed by EBS", every: Duration::from_secs(1), within: Duration::from_secs(120) };
 
 /// A disk's blocks on their way into a snapshot.
 #[derive(Debug)]
@@ -138,12 +141,7 @@ pub(super) async fn complete(
             other => other?.into_iter().next(),
         };
         match found.map(|found| found.state) {
-            // EC2 and EBS do not come to know of it at once: whoever reads it next asks EBS.
-            Some(SnapshotState::Completed) => match snapshots.list_blocks(snapshot, None).await {
-                Ok(_) => Ok(Some(())),
-                Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Invalid) => Ok(None),
-                Err(error) => Err(error),
-            },
+            Some(SnapshotState::Completed) => Ok(Some(())),
             Some(SnapshotState::Error) => Err(CloudError::new(
                 ErrorKind::Invalid,
                 "CompleteSnapshot",
@@ -154,6 +152,23 @@ pub(super) async fn complete(
         }
     })
     .await?;
+    listed(snapshot, cloud, stop).await?;
     pipe.read_back(snapshot, delta, SAMPLE).await?;
     Ok(changed)
+}
+
+/// Waits until EBS, too, knows that a snapshot is completed: EC2 and EBS do not come to know of it at once, and whoever
+/// reads its blocks asks EBS.
+pub(super) async fn listed(snapshot: &SnapshotId, cloud: &Cloud, stop: &Stop) -> Result<(), CloudError> {
+    until(LISTED, &cloud.place, stop, || async {
+        match cloud.snapshots.list_blocks(snapshot, None).await {
+            Ok(_) => Ok(Some(())),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Invalid) => {
+                // What it said is told where it says so for too long.
+                Err(CloudError { kind: ErrorKind::NotYet, ..error })
+            }
+            Err(error) => Err(error),
+        }
+    })
+    .await
 }

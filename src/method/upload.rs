@@ -62,7 +62,7 @@ impl Upload {
         }
         let mut volume_size = u32::try_from(size.div_ceil(GIB)).unwrap_or(u32::MAX);
         let mut blocks: Vec<_> = delta::all(size).collect();
-        let unless = match &self.parent {
+        let differing = match &self.parent {
             Some(parent) => {
                 let whole = self.parent_size(parent, cloud, pipe).await?;
                 if u64::from(whole) * GIB > size.next_multiple_of(GIB) {
@@ -81,10 +81,14 @@ impl Upload {
                 blocks.extend(
                     listed.into_iter().map(|block| block.index).filter(|index| index.offset() >= end),
                 );
-                Unless::In(parent.clone())
+                // Before anything is started: a disk that is much like its parent may be compared for longer than EBS
+                // waits for the next put.
+                let phase = pipe.reporter.phase(format!("comparing {} with {parent}", path.display()));
+                let differing = pipe.differing(&disk, blocks.clone(), parent).await?;
+                phase.done();
+                Some(differing)
             }
-            None if self.omit_zero => Unless::Zero,
-            None => Unless::Never,
+            None => None,
         };
         let of = blocks.len();
         let mut tags = self.tags.clone();
@@ -103,7 +107,16 @@ impl Upload {
         let snapshot = start(&new, &token, cloud, ledger, &pipe.stop).await?;
         let phase =
             pipe.reporter.phase(format!("storing {} as {snapshot} ({volume_size} GiB)", path.display()));
-        let delta = pipe.upload_unless(&disk, blocks, &unless, &snapshot).await?;
+        let delta = match differing {
+            Some(delta) => {
+                pipe.upload(&disk, &delta, &snapshot).await?;
+                delta
+            }
+            None => {
+                let unless = if self.omit_zero { Unless::Zero } else { Unless::Never };
+                pipe.upload_unless(&disk, blocks, unless, &snapshot).await?
+            }
+        };
         let put = complete(&snapshot, &delta, cloud, pipe).await?;
         phase.done();
         Ok(Uploaded { snapshot, put, of, volume_size })

@@ -7,6 +7,9 @@ use super::PlanError;
 use crate::cloud::Key;
 use crate::recipe::Encrypt;
 
+/// How what is told ends where a copy of the base does it.
+const BY_IMPORT: &str = ", by the import";
+
 /// What an account encrypts, and by what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncryptionFacts {
@@ -35,7 +38,8 @@ pub(super) enum Source<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Encryption {
-    /// The key that a snapshot without a parent is started with: its ARN.
+    /// The key that a snapshot without a parent is started with, or the volumes of a launched instance are made with: its
+    /// ARN.
     pub key: Option<String>,
     /// In words.
     pub told: String,
@@ -89,9 +93,9 @@ pub(super) fn decide(
             (told(format!("with {default_key}, the account's default"), None), None)
         }
         (Source::New, None) => (told("none".to_owned(), None), None),
-        (Source::Foreign, Some(key)) => (told(format!("with {key}, by the import"), None), copy(foreign)),
+        (Source::Foreign, Some(key)) => (told(format!("with {key}{BY_IMPORT}"), None), copy(foreign)),
         (Source::Foreign, None) if by_default => {
-            (told(format!("with {default_key}, the account's default, by the import"), None), copy(foreign))
+            (told(format!("with {default_key}, the account's default{BY_IMPORT}"), None), copy(foreign))
         }
         (Source::Foreign, None) => (told("as the base".to_owned(), None), copy(foreign)),
         (Source::Own { key: Some(_) }, _) if off => return Err(PlanError::EncryptedBase),
@@ -100,21 +104,35 @@ pub(super) fn decide(
         }
         (Source::Own { key: Some(own) }, None) => (told(format!("with {own}, as the base"), None), None),
         (Source::Own { key: Some(_) }, Some(key)) => (
-            told(format!("with {key}, by the import"), None),
+            told(format!("with {key}{BY_IMPORT}"), None),
             copy("a child has its parent's key, and the base is encrypted with another one"),
         ),
         (Source::Own { key: None }, Some(key)) => (
-            told(format!("with {key}, by the import"), None),
+            told(format!("with {key}{BY_IMPORT}"), None),
             copy("a child is encrypted as its parent, and the base is not encrypted"),
         ),
         (Source::Own { key: None }, None) if by_default => (
-            told(format!("with {default_key}, the account's default, by the import"), None),
+            told(format!("with {default_key}, the account's default{BY_IMPORT}"), None),
             copy(
                 "the account encrypts by default, and a child of the base, which is not encrypted, is refused then",
             ),
         ),
         (Source::Own { key: None }, None) => (told("none, as the base".to_owned(), None), None),
     })
+}
+
+/// The same where the method is to launch: EC2 encrypts the volumes of the instance as it makes them, and nothing is copied.
+pub(super) fn of_volumes(
+    wanted: Option<&Encrypt>,
+    facts: &EncryptionFacts,
+    decided: Encryption,
+) -> Encryption {
+    let key = match wanted {
+        Some(Encrypt::Key(_)) => facts.key.as_ref().map(|key| key.arn.clone()),
+        _ => None,
+    };
+    let told = decided.told.trim_end_matches(BY_IMPORT).to_owned();
+    Encryption { key, told, ..decided }
 }
 
 #[cfg(test)]

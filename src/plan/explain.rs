@@ -7,6 +7,9 @@ use super::{BasePlan, Import, MethodKind, Plan};
 use crate::cloud::Partition;
 use crate::recipe::Scratch;
 
+/// What the method chroot stores.
+const OF_A_VOLUME: &str = "one snapshot of a volume that is attached to this machine, and deleted afterwards";
+
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "image     {} ({}, in {})", self.image_name, self.architecture(), self.place)?;
@@ -55,6 +58,10 @@ impl Display for Plan {
         }
         let parent = match &self.base {
             _ if self.method == MethodKind::Launch => "one snapshot of the instance's disk".to_owned(),
+            BasePlan::Image { import, .. } if self.method == MethodKind::Chroot => {
+                let makes = import.as_ref().is_some_and(|import| import.found.is_none());
+                format!("{}{OF_A_VOLUME}", if makes { "the import, which stays; " } else { "" })
+            }
             BasePlan::Image { import: Some(import), .. } => {
                 let once = if import.found.is_none() { "the import, which stays; " } else { "" };
                 format!("{once}one snapshot, a child of the import's with the changed blocks")

@@ -1,12 +1,13 @@
 //! What is looked up before a plan is made: the base, the names in use, the source. Reads only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use super::{DiskFormat, DiskFormatError, EncryptionFacts, Inputs, InputsError, inputs, tag};
+use super::{
+    DiskFormat, DiskFormatError, EncryptionFacts, Inputs, InputsError, Source, import, inputs, name, tag,
+};
 use crate::cloud::{
     Architecture, Cloud, CloudError, ErrorKind, Image, ImageId, ImageQuery, ImageState, Partition, Place,
     SnapshotId, SnapshotQuery, SnapshotState, Tags, retrying,
@@ -32,8 +33,8 @@ pub struct Facts {
     pub encryption: EncryptionFacts,
     /// GiB of the snapshots that further volumes begin as.
     pub volumes: BTreeMap<SnapshotId, u32>,
-    /// Names of this account's images here.
-    pub names_taken: BTreeSet<String>,
+    /// Whether an image of this account has the name here that the new one is to have.
+    pub name_taken: bool,
     pub source: Source,
     /// What the recipe brings into the image.
     pub inputs: Inputs,
@@ -55,17 +56,9 @@ pub enum BaseFacts {
         key: Option<String>,
         /// Whether this account may copy its snapshots.
         copyable: bool,
-        /// This account's images here: an import of it may be among them.
+        /// This account's images here that are called as an import of it.
         own: Vec<Image>,
     },
-}
-
-/// Where the recipe came from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Source {
-    pub commit: Option<String>,
-    pub pipeline_execution: Option<String>,
 }
 
 /// Where it is looked.
@@ -102,15 +95,20 @@ pub async fn look_up(
         warnings
             .push(format!("this host bakes the {host} image only; bake the others on hosts of their own"));
     }
-    let own = retrying(stop, || cloud.images.find(&OWN)).await?;
+    let now = whole_seconds(clock::now());
+    let name_taken = match name::render(recipe, host, now, &source) {
+        Ok(name) => !called(cloud, name, stop).await?.is_empty(),
+        // Planning says what is wrong with it.
+        Err(_) => false,
+    };
     Ok(Facts {
         bake: new_bake_id(),
-        now: whole_seconds(clock::now()),
+        now,
         wall: whole_seconds(clock::wall()),
         place: cloud.place.clone(),
         host,
-        names_taken: own.iter().map(|image| image.name.clone()).collect(),
-        base: base(&recipe.base, dir, places, host, own, stop).await?,
+        name_taken,
+        base: base(&recipe.base, dir, places, host, stop).await?,
         encryption: encryption(recipe, cloud, &mut warnings, stop).await?,
         volumes: volumes(recipe, cloud, stop).await?,
         source,
@@ -119,7 +117,11 @@ pub async fn look_up(
     })
 }
 
-static OWN: std::sync::LazyLock<ImageQuery> = std::sync::LazyLock::new(ImageQuery::default);
+/// This account's images of a name. By the name, since an account may have tens of thousands.
+async fn called(cloud: &Cloud, name: String, stop: &Stop) -> Result<Vec<Image>, FactsError> {
+    let query = ImageQuery { name: Some(name), ..ImageQuery::default() };
+    Ok(retrying(stop, || cloud.images.find(&query)).await?)
+}
 
 fn new_bake_id() -> String {
     let id = uuid::Uuid::new_v4().simple().to_string();
@@ -139,7 +141,6 @@ async fn base(
     dir: &Path,
     places: Places<'_>,
     architecture: Architecture,
-    own: Vec<Image>,
     stop: &Stop,
 ) -> Result<BaseFacts, FactsError> {
     let Places { here: cloud, of_base } = places;
@@ -192,6 +193,7 @@ async fn base(
     }
     let lineage = lineage(cloud, &image, stop).await?;
     let (copyable, key) = storage(cloud, &image, stop).await?;
+    let own = called(cloud, import::names(&image.id), stop).await?;
     Ok(BaseFacts::Image { image: Box::new(image), lineage, key, copyable, own })
 }
 

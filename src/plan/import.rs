@@ -10,6 +10,8 @@ use crate::cloud::{Digest, Image, ImageId, ImageState, Region, Tags, tag};
 pub const IMPORT: &str = "import";
 /// On an import, or any base that was looked at: what its disk turned out to be.
 pub const LAYOUT: &str = "layout";
+/// What the names of imports begin with.
+const PREFIX: &str = "bakehouse-import-";
 /// What a layout's tag begins with where the direct method cannot change it.
 pub const REFUSED: &str = "not direct: ";
 
@@ -31,9 +33,14 @@ pub struct Import {
     pub found: Option<ImageId>,
 }
 
+/// The names of all imports of a base, as a pattern.
+pub(super) fn names(of: &ImageId) -> String {
+    format!("{PREFIX}{of}-*")
+}
+
 impl Import {
     pub(super) fn of(base: &Image, copy: Copy, bake: &str, region: &Region, own: &[Image]) -> Self {
-        let name = format!("bakehouse-import-{}-{}", base.id, &Digest::of(copy.kind.as_bytes()).hex()[..8]);
+        let name = format!("{PREFIX}{}-{}", base.id, &Digest::of(copy.kind.as_bytes()).hex()[..8]);
         let tags = Tags::from([
             ("Name".to_owned(), name.clone()),
             (tag(IMPORT), base.id.to_string()),

@@ -10,6 +10,7 @@ mod import;
 mod inputs;
 mod name;
 pub mod preflight;
+mod source;
 mod volumes;
 
 use std::path::PathBuf;
@@ -17,20 +18,24 @@ use std::path::PathBuf;
 pub use billing::Billing;
 pub use disk_format::{DiskFormat, DiskFormatError};
 pub use encryption::{Encryption, EncryptionFacts};
-pub use facts::{BaseFacts, Facts, FactsError, Source};
+pub use facts::{BaseFacts, Facts, FactsError};
 pub use import::{IMPORT, Import, LAYOUT, REFUSED};
 pub use inputs::{Input, Inputs, InputsError};
 use jiff::{SignedDuration, Timestamp};
 pub use name::NameError;
 use serde::{Deserialize, Serialize};
+pub use source::{BuildSource, Source};
 
 use crate::cloud::{
     Architecture, BlockDevice, BootMode, DiskType, EbsDisk, Image, ImageAttributes, ImageId, Place,
-    SnapshotId, Tags, tag,
+    SnapshotId, Tags, VolumeKind, tag,
 };
 use crate::recipe::{
     BootTest, Check, Imds, Launch, MethodChoice, Recipe, RootFilesystem, Scratch, Seal, Step,
 };
+
+/// Why the method chroot does not take a base.
+const NO_VOLUME: &str = "a volume is made from an image's snapshot, and this base is no image";
 
 /// The name that a plan's root volume has where the base does not give one: Debian's and Amazon Linux's.
 const ROOT_DEVICE: &str = "/dev/xvda";
@@ -45,6 +50,8 @@ pub enum MethodKind {
     Scratch,
     /// The steps run on an instance of the base, and an image is made of it.
     Launch,
+    /// A volume from the base's snapshot is attached to the instance that bakes, changed in place and snapshotted.
+    Chroot,
 }
 
 impl MethodKind {
@@ -54,6 +61,7 @@ impl MethodKind {
             Self::Direct => "direct",
             Self::Scratch => "scratch",
             Self::Launch => "launch",
+            Self::Chroot => "chroot",
         }
     }
 }
@@ -100,6 +108,9 @@ pub struct Plan {
     pub boot: BootTest,
     /// GiB of the root volume; `None`: as large as its snapshot.
     pub size: Option<u32>,
+    /// What the recipe says of the root volume besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_volume: Option<VolumeKind>,
     /// The root volume's snapshot is filled in when it exists.
     pub attributes: ImageAttributes,
     #[serde(default)]
@@ -172,6 +183,12 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
     let mut warnings = facts.warnings.clone();
     let (encryption, copy) = encryption(recipe, facts)?;
     let (base, method, why) = base_and_method(recipe, facts, copy)?;
+    let encryption = match method {
+        MethodKind::Launch => {
+            encryption::of_volumes(recipe.disk.encrypt.as_ref(), &facts.encryption, encryption)
+        }
+        MethodKind::Direct | MethodKind::Scratch | MethodKind::Chroot => encryption,
+    };
     let size = recipe.disk.size.map(crate::recipe::Size::gib);
     let mut attributes = attributes(recipe, facts, architecture, size, &mut warnings)?;
     volumes::apply(&recipe.disk, &facts.volumes, &mut attributes)?;
@@ -180,7 +197,7 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
             "disk.encrypt has no effect here: the local cloud has no keys and does not encrypt".to_owned(),
         );
     }
-    let image_name = name::render(recipe, architecture, facts)?;
+    let image_name = name::render(recipe, architecture, facts.now, &facts.source)?;
     let fingerprint = inputs::fingerprint(recipe, facts);
     let mut tags: Tags = recipe.image.tags.clone();
     tags.extend([
@@ -194,18 +211,13 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
     if let BasePlan::Image { id, .. } = &base {
         tags.insert(tag("base"), id.to_string());
     }
-    if let Some(commit) = &facts.source.commit {
-        tags.insert(tag("commit"), commit.clone());
-    }
-    if let Some(execution) = &facts.source.pipeline_execution {
-        tags.insert(tag("pipeline-execution"), execution.clone());
-    }
+    tags.extend(facts.source.tags());
     Ok(Plan {
         bake: facts.bake.clone(),
         place: facts.place.clone(),
         family: recipe.name.clone(),
         description: recipe.image.description.clone().unwrap_or_else(|| default_description(recipe, &base)),
-        name_taken: facts.names_taken.contains(&image_name),
+        name_taken: facts.name_taken,
         image_name,
         base,
         method,
@@ -223,6 +235,11 @@ pub fn make(recipe: &Recipe, facts: &Facts) -> Result<Plan, PlanError> {
         checks: recipe.checks.clone(),
         boot: recipe.boot.clone(),
         size,
+        root_volume: recipe.disk.kind.map(|kind| VolumeKind {
+            kind,
+            iops: recipe.disk.iops,
+            throughput: recipe.disk.throughput.map(crate::recipe::Size::mib),
+        }),
         attributes,
         tags,
         source: facts.source.clone(),
@@ -267,6 +284,7 @@ fn base_and_method(
                 "an instance is launched of an image, and this base is none",
             )?;
             refuse(choice, MethodChoice::Direct, "a base from scratch has no blocks to start from")?;
+            refuse(choice, MethodChoice::Chroot, NO_VOLUME)?;
             if facts.host != Architecture::X86_64 {
                 return Err(PlanError::ScratchArchitecture { host: facts.host });
             }
@@ -282,6 +300,7 @@ fn base_and_method(
                 "an instance is launched of an image, and this base is none",
             )?;
             refuse(choice, MethodChoice::Direct, "a disk file has no snapshot that could be a parent")?;
+            refuse(choice, MethodChoice::Chroot, NO_VOLUME)?;
             let why =
                 "the base is a disk file, so there is no snapshot to be a parent and all blocks are stored";
             Ok((BasePlan::File { path: path.clone(), format: *format }, MethodKind::Scratch, why.to_owned()))
@@ -295,7 +314,11 @@ fn base_and_method(
                 let copies = own.iter().find(|image| import.found.as_ref() == Some(&image.id));
                 copies.and_then(|image| image.tags.get(&tag(LAYOUT)))
             });
-            let taken = match (choice, takes_direct(image, *copyable || import.is_none(), layout)) {
+            let (kind, asked) = match choice {
+                MethodChoice::Chroot => (MethodKind::Chroot, "the recipe asks for it; "),
+                _ => (MethodKind::Direct, ""),
+            };
+            let taken = match (choice, takes(kind, image, *copyable || import.is_none(), layout)) {
                 (MethodChoice::Launch, _) => Err("the recipe asks for it".to_owned()),
                 (MethodChoice::Auto, Err(PlanError::NotDirect { why, .. })) => {
                     Err(format!("direct cannot take this base: {why}"))
@@ -315,7 +338,7 @@ fn base_and_method(
                 };
                 return Ok((base, MethodKind::Launch, why));
             }
-            let mut why = match &import {
+            let why = match &import {
                 None => "the base is a Linux image without billing codes whose snapshot is in this account"
                     .to_owned(),
                 Some(import) => {
@@ -329,6 +352,7 @@ fn base_and_method(
                     )
                 }
             };
+            let mut why = format!("{asked}{why}");
             // What was baked by us has a root that a bake can change.
             if layout.is_none() && !image.tags.contains_key(&tag("bake")) {
                 why += "; if its root turns out to be LVM, `method: launch` is needed";
@@ -341,7 +365,7 @@ fn base_and_method(
                 lineage: lineage.clone(),
                 import,
             };
-            Ok((base, MethodKind::Direct, why))
+            Ok((base, kind, why))
         }
     }
 }
@@ -351,16 +375,10 @@ fn check_launch(recipe: &Recipe, facts: &Facts) -> Result<(), PlanError> {
     if let Some(at) = recipe.provision.iter().position(|step| matches!(step, Step::Ansible(_))) {
         return Err(PlanError::LaunchAnsible { step: at + 1 });
     }
-    // The image is made of the instance, by a call that knows none of these.
-    let (disk, image) = (&recipe.disk, &recipe.image);
+    // The image is made of the instance: it boots as that did, and further volumes would have to be attached to it.
     let unknown = [
-        ("disk.encrypt", disk.encrypt.is_some()),
-        ("disk.type", disk.kind.is_some()),
-        ("disk.iops", disk.iops.is_some()),
-        ("disk.throughput", disk.throughput.is_some()),
-        ("disk.volumes", !disk.volumes.is_empty()),
-        ("image.imds", image.imds.is_some()),
-        ("image.boot-mode", image.boot_mode.is_some()),
+        ("disk.volumes", !recipe.disk.volumes.is_empty()),
+        ("image.boot-mode", recipe.image.boot_mode.is_some()),
     ];
     if let Some((key, _)) = unknown.into_iter().find(|(_, set)| *set) {
         return Err(PlanError::LaunchKeeps { key });
@@ -390,6 +408,7 @@ fn refuse(choice: MethodChoice, wrong: MethodChoice, why: &str) -> Result<(), Pl
             MethodChoice::Direct => "direct",
             MethodChoice::Scratch => "scratch",
             MethodChoice::Launch => "launch",
+            MethodChoice::Chroot => "chroot",
             MethodChoice::Auto => "auto",
         };
         return Err(PlanError::WrongMethod { method, why: why.to_owned() });
@@ -397,9 +416,16 @@ fn refuse(choice: MethodChoice, wrong: MethodChoice, why: &str) -> Result<(), Pl
     Ok(())
 }
 
-/// Registering from a snapshot drops billing codes (aws-sdk's RegisterImage documentation): such bases are not for us.
-fn takes_direct(image: &Image, readable: bool, layout: Option<&String>) -> Result<(), PlanError> {
-    let refused = |why: String| Err(PlanError::NotDirect { image: image.id.clone(), why });
+/// Registering from a snapshot drops billing codes (aws-sdk's RegisterImage documentation): such bases are not for methods
+/// that do, whether they work on a disk file or on a volume.
+fn takes(
+    method: MethodKind,
+    image: &Image,
+    readable: bool,
+    layout: Option<&String>,
+) -> Result<(), PlanError> {
+    let method = method.as_str();
+    let refused = |why: String| Err(PlanError::NotDirect { image: image.id.clone(), method, why });
     if image.usage_operation != "RunInstances" {
         return refused(format!(
             "its usage operation is {}, a billing code that registering drops",
@@ -516,9 +542,9 @@ pub enum PlanError {
     #[error("method: {method} cannot be used: {why}; leave `method` out")]
     WrongMethod { method: &'static str, why: String },
     #[error(
-        "base: {image} cannot be baked by the direct method: {why}; write `method: launch`, or name a plain Linux image"
+        "base: {image} cannot be baked by the {method} method: {why}; write `method: launch`, or name a plain Linux image"
     )]
-    NotDirect { image: ImageId, why: String },
+    NotDirect { image: ImageId, method: &'static str, why: String },
     #[error(
         "disk.encrypt: false is not possible here: the account encrypts every new snapshot (with {key}); take `encrypt` out, or name a key"
     )]

@@ -1,6 +1,8 @@
 //! What the image is called.
 
-use super::Facts;
+use jiff::Timestamp;
+
+use super::Source;
 use crate::cloud::Architecture;
 use crate::recipe::Recipe;
 
@@ -12,15 +14,16 @@ const COMMIT_DIGITS: usize = 12;
 pub(super) fn render(
     recipe: &Recipe,
     architecture: Architecture,
-    facts: &Facts,
+    now: Timestamp,
+    source: &Source,
 ) -> Result<String, NameError> {
     let template = recipe.image.name.as_deref().unwrap_or(DEFAULT);
     let mut name = template
         .replace("{name}", &recipe.name)
         .replace("{architecture}", architecture.as_str())
-        .replace("{date}", &facts.now.strftime("%Y%m%d-%H%M%S").to_string());
+        .replace("{date}", &now.strftime("%Y%m%d-%H%M%S").to_string());
     if name.contains("{commit}") {
-        let commit = facts.source.commit.as_deref().ok_or(NameError::NoCommit)?;
+        let commit = source.commit.as_deref().ok_or(NameError::NoCommit)?;
         name = name.replace("{commit}", &commit[..commit.len().min(COMMIT_DIGITS)]);
     }
     // EC2's rule for image names (RegisterImage, `Name`).

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BasePlan, EncryptionFacts, Plan};
+use super::{BasePlan, EncryptionFacts, MethodKind, Plan};
 use crate::cloud::{
     Cloud, CloudError, ErrorKind, ImageQuery, Key, Partition, Quota, SnapshotQuery, SnapshotState, retrying,
 };
@@ -68,6 +68,9 @@ pub async fn look(plan: &Plan, encryption: &EncryptionFacts, cloud: &Cloud, stop
         return findings;
     }
     findings.push(credentials(cloud, stop).await);
+    if plan.method == MethodKind::Chroot {
+        findings.push(machine(cloud, stop).await);
+    }
     if let BasePlan::Image { id, import: Some(import), .. } = &plan.base {
         let text = match &import.found {
             Some(found) => format!("{id} is here as {found}"),
@@ -118,6 +121,18 @@ async fn credentials(cloud: &Cloud, stop: &Stop) -> Finding {
             ),
         ),
         Err(error) => Finding::new(WHAT, verdict_of(&error), error.to_string()),
+    }
+}
+
+/// The method chroot works on an instance of the place that it bakes in.
+async fn machine(cloud: &Cloud, stop: &Stop) -> Finding {
+    const WHAT: &str = "instance";
+    match retrying(stop, || cloud.volumes.machine()).await {
+        Ok(found) => Finding::new(WHAT, Verdict::Good, format!("{} in {}", found.instance, found.zone)),
+        Err(error) => {
+            let advice = error.advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default();
+            Finding::new(WHAT, verdict_of(&error), format!("method: {}{advice}", error.message))
+        }
     }
 }
 

@@ -1,11 +1,9 @@
 //! Plans, as pure tables: a recipe and facts in, a plan or an error out.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
 use super::*;
-use crate::cloud::{AccountId, ImageState, Partition, Region};
+use crate::cloud::{AccountId, ImageState, Key, Partition, Region};
 use crate::recipe::Recipe;
 
 fn recipe(rest: serde_json::Value) -> Recipe {
@@ -80,7 +78,7 @@ fn facts(base: BaseFacts) -> Facts {
         base,
         encryption: EncryptionFacts::default(),
         volumes: std::collections::BTreeMap::new(),
-        names_taken: BTreeSet::new(),
+        name_taken: false,
         source: Source::default(),
         inputs: Inputs::new(),
         warnings: vec![],
@@ -174,11 +172,11 @@ fn what_the_base_cannot_give_is_an_error_that_names_the_key() {
 #[test]
 fn a_name_that_exists_is_an_error_before_anything_is_made() {
     let mut facts = on(base());
-    facts.names_taken.insert("fixed".into());
-    let plan = make(&recipe(serde_json::json!({ "image": { "name": "fixed" } })), &facts).unwrap();
-    let error = plan.check_name().unwrap_err().to_string();
+    let fixed = recipe(serde_json::json!({ "image": { "name": "fixed" } }));
+    assert!(make(&fixed, &facts).unwrap().check_name().is_ok());
+    facts.name_taken = true;
+    let error = make(&fixed, &facts).unwrap().check_name().unwrap_err().to_string();
     assert!(error.contains("`fixed` exists"), "{error}");
-    assert!(make(&recipe(serde_json::json!({})), &facts).unwrap().check_name().is_ok());
 }
 
 #[test]
@@ -283,23 +281,75 @@ fn what_direct_cannot_take_is_launched_or_refused_with_launch_as_advice() {
     }
 }
 
-/// An image of an instance is made by a call that knows none of these: nothing is promised that is not kept.
+/// By wish alone, with the base that the direct method would take and the same import.
+#[test]
+fn a_volume_is_attached_where_the_recipe_asks_for_it_and_nowhere_else() {
+    let chroot = recipe(serde_json::json!({ "method": "chroot" }));
+    let plan = make(&chroot, &on(base())).unwrap();
+    assert_eq!(plan.method, MethodKind::Chroot);
+    assert_eq!(plan.attributes, base().attributes);
+    let told = plan.to_string();
+    assert!(
+        told.contains("chroot: the recipe asks for it") && told.contains("one snapshot of a volume"),
+        "{told}"
+    );
+    let direct = make(&recipe(serde_json::json!({ "method": "direct" })), &foreign()).unwrap();
+    let plan = make(&chroot, &foreign()).unwrap();
+    assert_eq!(import(&plan), import(&direct));
+    assert!(plan.to_string().contains("the import, which stays; one snapshot of a volume"), "{plan}");
+    // What registering would lose, it loses by any method that registers.
+    let mut billed = base();
+    billed.product_codes.push("abc".into());
+    let refused = error(&chroot, &on(billed));
+    assert!(refused.contains("by the chroot method") && refused.contains("method: launch"), "{refused}");
+    let refused = error(&chroot, &scratch());
+    assert!(refused.starts_with("method: chroot cannot be used"), "{refused}");
+    let auto = recipe(serde_json::json!({}));
+    assert_eq!(make(&auto, &with_base(foreign(), None, false, vec![])).unwrap().method, MethodKind::Launch);
+}
+
+/// An image of an instance boots as that did, and has its volumes: nothing is promised that is not kept.
 #[test]
 fn what_an_image_of_an_instance_cannot_have_is_refused() {
     let cases = [
-        ("disk.encrypt", serde_json::json!({ "disk": { "encrypt": "alias/a" } })),
-        ("disk.type", serde_json::json!({ "disk": { "type": "gp3", "iops": 4000 } })),
         (
             "disk.volumes",
             serde_json::json!({ "disk": { "volumes": [{ "device": "/dev/sdf", "size": "1GiB" }] } }),
         ),
-        ("image.imds", serde_json::json!({ "image": { "imds": "required" } })),
         ("image.boot-mode", serde_json::json!({ "image": { "boot-mode": "uefi" } })),
     ];
     for (key, mut rest) in cases {
         rest["method"] = "launch".into();
         let refused = error(&recipe(rest), &on(base()));
         assert!(refused.starts_with(key) && refused.contains("launch"), "{key}: {refused}");
+    }
+}
+
+/// EC2 encrypts the volumes of an instance as it makes them, whatever their snapshots are: no copy is made for it.
+#[test]
+fn an_instance_has_the_disk_and_the_key_that_the_recipe_names() {
+    let arn = "arn:aws:kms:eu-west-1:123456789012:key/a";
+    let key = Key {
+        arn: arn.to_owned(),
+        enabled: true,
+        state: "Enabled".to_owned(),
+        symmetric: true,
+        aws_managed: false,
+    };
+    let disk =
+        serde_json::json!({ "type": "gp3", "iops": 4000, "throughput": "250MiB", "encrypt": "alias/a" });
+    let launched =
+        recipe(serde_json::json!({ "method": "launch", "disk": disk, "image": { "imds": "required" } }));
+    for own in [true, false] {
+        let mut facts = if own { on(base()) } else { foreign() };
+        facts.encryption.key = Some(key.clone());
+        let plan = make(&launched, &facts).unwrap();
+        assert_eq!(plan.encryption.key.as_deref(), Some(arn));
+        assert_eq!(plan.encryption.told, format!("with {arn}"));
+        let wanted = VolumeKind { kind: DiskType::Gp3, iops: Some(4000), throughput: Some(250) };
+        assert_eq!(plan.root_volume, Some(wanted));
+        assert!(plan.attributes.imds_v2);
+        assert!(matches!(plan.base, BasePlan::Image { import: None, .. }));
     }
 }
 

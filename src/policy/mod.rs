@@ -4,11 +4,14 @@
 mod needs;
 mod table;
 
+use std::collections::BTreeSet;
+
 pub use needs::{BaseOwner, Needs, Part, Stage, Wish};
 use serde_json::{Map, Value, json};
-pub use table::{By, FREE, Grant, STATEMENTS, Statement};
+pub use table::{By, FREE, Grant, PUSH, STATEMENTS, Statement};
 
 use crate::cloud::{AccountId, Region, TAG_PREFIX};
+use crate::recipe::SubnetChoice;
 
 /// Which place a policy is for. What is not known is `*`.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +43,13 @@ impl Scope {
     }
 }
 
-/// What a statement's actions may be done to.
+/// The most characters of a managed policy, white space not counted (IAM user guide, "IAM and AWS STS quotas").
+pub const MANAGED: usize = 6144;
+
+/// The same of all policies that are written into one role.
+pub const OF_A_ROLE: usize = 10_240;
+
+/// What an action may be done to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
     /// AWS has no narrower resource for these actions.
@@ -51,10 +60,15 @@ pub enum On {
     Images,
     ImagesAndSnapshots,
     Instances,
+    Volumes,
     /// What `RunInstances` makes.
     LaunchMakes,
-    /// What `RunInstances` uses, and cannot be tagged in its call.
-    LaunchUses,
+    /// What the recipe names as its base, where that is an id.
+    BaseImages,
+    /// Subnets and security groups: those that the recipe names by their ids.
+    Networks,
+    /// Subnets, where the recipe tells its own by tags.
+    TaggedSubnets,
     /// The parameters that the recipe names.
     Parameters,
     /// The key that the recipe or the user names.
@@ -70,6 +84,8 @@ pub enum On {
     /// The bucket itself.
     Buckets,
     Repositories,
+    /// Custom action types of CodePipeline.
+    ActionTypes,
 }
 
 impl On {
@@ -82,17 +98,21 @@ impl On {
             Self::Images => vec![shared("ec2", "image/*")],
             Self::ImagesAndSnapshots => vec![shared("ec2", "image/*"), shared("ec2", "snapshot/*")],
             Self::Instances => vec![own("ec2", "instance/*")],
+            Self::Volumes => vec![own("ec2", "volume/*")],
             Self::LaunchMakes => {
-                ["instance/*", "volume/*", "network-interface/*", "spot-instances-request/*"]
-                    .map(|rest| own("ec2", rest))
-                    .to_vec()
+                let spot = needs.spot.then_some("spot-instances-request/*");
+                let made = ["instance/*", "volume/*", "network-interface/*"].into_iter().chain(spot);
+                made.map(|rest| own("ec2", rest)).collect()
             }
-            Self::LaunchUses => vec![
-                shared("ec2", "image/*"),
-                shared("ec2", "snapshot/*"),
-                own("ec2", "subnet/*"),
-                own("ec2", "security-group/*"),
-            ],
+            Self::BaseImages => {
+                let id = needs.base_image.as_deref().unwrap_or("*");
+                vec![shared("ec2", &format!("image/{id}"))]
+            }
+            Self::TaggedSubnets => match needs.subnet() {
+                Some(SubnetChoice::Tags(_)) => vec![own("ec2", "subnet/*")],
+                _ => Vec::new(),
+            },
+            Self::Networks => needs.networks().iter().map(|rest| own("ec2", rest)).collect(),
             Self::Parameters => {
                 let arn = |name: &String| {
                     // A public parameter is of no account (SSM: "Working with public parameters").
@@ -133,6 +153,7 @@ impl On {
                 let arn = |bucket: &String| format!("arn:{}:s3:::{bucket}", scope.partition());
                 needs.buckets.iter().map(arn).collect()
             }
+            Self::ActionTypes => vec![own("codepipeline", "actiontype:Custom/*")],
             Self::Repositories => {
                 needs.repositories.iter().map(|name| own("ecr", &format!("repository/{name}"))).collect()
             }
@@ -151,6 +172,8 @@ pub enum Only {
     OfImports,
     /// The resource was made by a bake, whichever.
     OfBakes,
+    /// The subnet has the tags by which the recipe tells it.
+    OfSubnet,
     /// What is made carries this recipe's family.
     MakesOfFamily,
     /// What is made carries a bake's id.
@@ -161,8 +184,8 @@ pub enum Only {
     TagsLayout,
     /// Of tags, only those that say when something expires.
     TagsExpiry,
-    /// The tags are part of the call that makes the resource.
-    TagsOf(&'static [&'static str]),
+    /// The tags are part of the call that makes the resource, which the grants name.
+    TagsInCall,
     /// The key is used through the service that stores blocks.
     ThroughEbs,
     /// The grant is for AWS's own service.
@@ -177,26 +200,48 @@ pub enum Only {
 type Condition = (&'static str, String, Value);
 
 impl Only {
-    fn condition(self, scope: &Scope, needs: &Needs) -> Condition {
+    fn conditions(self, scope: &Scope, needs: &Needs, grants: &[&Grant]) -> Vec<Condition> {
         let ours = |of: &str, name: &str| format!("aws:{of}/{TAG_PREFIX}{name}");
         let there = json!("false");
         let only_tag = |name: &str| {
             let keys = json!([format!("{TAG_PREFIX}{name}")]);
             ("ForAllValues:StringEquals", "aws:TagKeys".to_owned(), keys)
         };
-        match self {
+        vec![match self {
             Self::OfFamily => ("StringEquals", ours("ResourceTag", "family"), json!(needs.family)),
             Self::OfBaseFamily => {
                 ("StringEquals", ours("ResourceTag", "family"), json!(needs.base_family.as_deref()))
             }
             Self::OfImports => ("Null", ours("ResourceTag", "import"), there),
             Self::OfBakes => ("Null", ours("ResourceTag", "bake"), there),
+            Self::OfSubnet => {
+                let tags = match needs.subnet() {
+                    Some(SubnetChoice::Tags(tags)) => tags.iter().collect(),
+                    _ => Vec::new(),
+                };
+                let has = |(key, value): (&String, &String)| {
+                    ("StringEquals", format!("aws:ResourceTag/{key}"), json!(value))
+                };
+                return tags.into_iter().map(has).collect();
+            }
             Self::MakesOfFamily => ("StringEquals", ours("RequestTag", "family"), json!(needs.family)),
             Self::MakesOfBakes => ("Null", ours("RequestTag", "bake"), there),
             Self::MakesImports => ("Null", ours("RequestTag", "import"), there),
             Self::TagsLayout => only_tag("layout"),
-            Self::TagsExpiry => only_tag("expires"),
-            Self::TagsOf(calls) => ("StringEquals", "ec2:CreateAction".to_owned(), json!(calls)),
+            // DeleteTags that names none takes all tags away, and no tag at all is "only" any (IAM user guide,
+            // "Multivalued context keys").
+            Self::TagsExpiry => {
+                return vec![only_tag("expires"), ("Null", "aws:TagKeys".to_owned(), there)];
+            }
+            Self::TagsInCall => {
+                let implied = grants.iter().filter_map(|grant| match grant.by {
+                    By::Implied(calls) => Some(calls),
+                    By::Call => None,
+                });
+                let calls: BTreeSet<&str> =
+                    implied.flatten().filter_map(|call| Some(call.split_once(':')?.1)).collect();
+                ("StringEquals", "ec2:CreateAction".to_owned(), json!(calls))
+            }
             Self::ThroughEbs => {
                 let service = format!("ec2.{}.amazonaws.com", scope.region());
                 let direct = format!("ebs.{}.amazonaws.com", scope.region());
@@ -207,50 +252,95 @@ impl Only {
             Self::PassedToEc2 => {
                 ("StringLike", "iam:PassedToService".to_owned(), json!("ec2.amazonaws.com*"))
             }
-        }
+        }]
     }
 }
 
 /// The policy of these needs, as IAM reads it.
 #[must_use]
 pub fn policy(needs: &Needs, scope: &Scope) -> Value {
-    let statements: Vec<Value> =
-        STATEMENTS.iter().filter_map(|statement| written(statement, needs, scope)).collect();
-    json!({ "Version": "2012-10-17", "Statement": statements })
+    // A key's alias is in a condition, which a key without one must not be asked for.
+    let (aliases, ids): (BTreeSet<_>, BTreeSet<_>) =
+        needs.keys.iter().cloned().partition(|key| is_alias(key));
+    let named = [ids, aliases].map(|keys| Needs { keys, ..needs.clone() });
+    let written = STATEMENTS.iter().flat_map(|statement| {
+        let bound = !statement.only.is_empty();
+        // What is allowed without a condition need not be allowed with one.
+        let is_needed =
+            |grant: &&Grant| grant.is_needed(needs) && !(bound && grant.is_allowed_anyway(needs, scope));
+        let grants: Vec<&Grant> = statement.grants.iter().filter(is_needed).collect();
+        let each = if grants.iter().any(|grant| grant.on == On::Keys) { &named[..] } else { &named[..1] };
+        each.iter().filter_map(|needs| statement.written(&grants, needs, scope)).collect::<Vec<_>>()
+    });
+    json!({ "Version": "2012-10-17", "Statement": written.collect::<Vec<Value>>() })
 }
 
-fn written(statement: &Statement, needs: &Needs, scope: &Scope) -> Option<Value> {
-    let mut actions: Vec<&str> = statement
-        .grants
-        .iter()
-        .filter(|grant| grant.parts.iter().any(|part| needs.parts.contains(part)))
-        .map(|grant| grant.action)
-        .collect();
-    actions.sort_unstable();
-    actions.dedup();
-    let resources = statement.on.arns(scope, needs);
-    if actions.is_empty() || resources.is_empty() {
-        return None;
+fn is_alias(key: &str) -> bool {
+    key.starts_with("alias/")
+}
+
+/// A policy's characters as IAM counts them: without white space.
+#[must_use]
+pub fn length(policy: &Value) -> usize {
+    policy.to_string().chars().filter(|c| !c.is_whitespace()).count()
+}
+
+impl Grant {
+    fn is_needed(&self, needs: &Needs) -> bool {
+        self.parts.iter().any(|part| needs.parts.contains(part))
     }
-    let mut conditions: Map<String, Value> = Map::new();
-    let aliases: Vec<&String> = needs.keys.iter().filter(|key| key.starts_with("alias/")).collect();
-    let by_alias = (statement.on == On::Keys && !aliases.is_empty())
-        .then(|| ("ForAnyValue:StringEquals", "kms:ResourceAliases".to_owned(), json!(aliases)));
-    let only = statement.only.iter().map(|only| only.condition(scope, needs));
-    for (operator, key, value) in only.chain(by_alias) {
-        let of_operator = conditions.entry(operator).or_insert_with(|| json!({}));
-        of_operator[key] = value;
+
+    /// Whether another statement allows it without a condition.
+    fn is_allowed_anyway(&self, needs: &Needs, scope: &Scope) -> bool {
+        let arns = self.on.arns(scope, needs);
+        let unbound = STATEMENTS.iter().filter(|statement| statement.only.is_empty());
+        let mut others = unbound.flat_map(|statement| statement.grants);
+        others.any(|other| {
+            let of_other = other.on.arns(scope, needs);
+            other.action == self.action
+                && other.is_needed(needs)
+                && arns.iter().all(|arn| of_other.contains(arn))
+        })
     }
-    let mut written = json!({
-        "Sid": statement.sid,
-        "Effect": "Allow",
-        "Action": actions,
-        "Resource": resources,
-    });
-    if !conditions.is_empty() {
-        written["Condition"] = Value::Object(conditions);
+}
+
+impl Statement {
+    fn written(&self, grants: &[&Grant], needs: &Needs, scope: &Scope) -> Option<Value> {
+        let mut resources: Vec<String> = Vec::new();
+        let mut actions: BTreeSet<&str> = BTreeSet::new();
+        for grant in grants {
+            let arns = grant.on.arns(scope, needs);
+            if !arns.is_empty() {
+                actions.insert(grant.action);
+            }
+            resources.extend(arns);
+        }
+        let mut seen = BTreeSet::new();
+        resources.retain(|arn| seen.insert(arn.clone()));
+        if resources.is_empty() {
+            return None;
+        }
+        let by_alias =
+            grants.iter().any(|grant| grant.on == On::Keys) && needs.keys.iter().any(|key| is_alias(key));
+        let aliases = by_alias
+            .then(|| ("ForAnyValue:StringEquals", "kms:ResourceAliases".to_owned(), json!(needs.keys)));
+        let only = self.only.iter().flat_map(|only| only.conditions(scope, needs, grants));
+        let mut conditions: Map<String, Value> = Map::new();
+        for (operator, key, value) in only.chain(aliases) {
+            let of_operator = conditions.entry(operator).or_insert_with(|| json!({}));
+            of_operator[key] = value;
+        }
+        let mut written = json!({
+            "Sid": if by_alias { format!("{}ByAlias", self.sid) } else { self.sid.to_owned() },
+            "Effect": "Allow",
+            "Action": actions,
+            "Resource": resources,
+        });
+        if !conditions.is_empty() {
+            written["Condition"] = Value::Object(conditions);
+        }
+        Some(written)
     }
-    Some(written)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::plan::facts::channel_parameter;
-use crate::recipe::{Encrypt, MethodChoice, Recipe};
+use crate::recipe::{Encrypt, Imds, MethodChoice, Recipe, SubnetChoice};
 
 /// What a policy is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,10 @@ pub enum Stage {
     Download,
     /// `ecr`: Bakehouse's own container image.
     Registry,
+    /// A stage that is a job of a pipeline (`--job`).
+    Job,
+    /// `worker`.
+    Worker,
 }
 
 /// Whose the base is, where the recipe does not tell.
@@ -42,14 +46,22 @@ pub enum Part {
     ReadFamily,
     /// A base of this account is read that Bakehouse did not bake.
     ReadOwn,
-    /// The import of a foreign base is read, and made where there is none.
+    /// The import of a foreign base is made where there is none.
     Import,
+    /// Its blocks are read.
+    ReadImport,
     /// A snapshot's blocks are stored.
     Store,
     /// What was stored is registered.
     Register,
     /// An instance is launched, changed and made an image of.
     Launch,
+    /// A volume is attached to this instance, changed and made a snapshot of.
+    Chroot,
+    /// The image of an instance is to require IMDSv2.
+    RequireImds,
+    /// The subnet of that instance is looked for.
+    FindSubnet,
     /// An instance is launched to be looked at.
     Test,
     /// What expired is found and deleted.
@@ -61,6 +73,10 @@ pub enum Part {
     Upload,
     Download,
     Registry,
+    /// A job of a pipeline is looked at, and given its result.
+    Job,
+    /// Jobs are asked for.
+    Worker,
 }
 
 /// What besides the recipe decides what is needed.
@@ -87,6 +103,13 @@ pub struct Needs {
     pub roles: BTreeSet<String>,
     pub profile_roles: BTreeSet<String>,
     pub buckets: BTreeSet<String>,
+    /// The base's id, where the recipe names one.
+    pub base_image: Option<String>,
+    /// What the recipe names for a launch to be connected to.
+    pub subnet: Option<SubnetChoice>,
+    pub security_groups: BTreeSet<String>,
+    /// Whether a launch is on spot capacity.
+    pub spot: bool,
     pub repositories: BTreeSet<String>,
     /// What could not be told by the recipe, and what was assumed.
     pub notes: Vec<String>,
@@ -106,8 +129,21 @@ impl Needs {
                 Stage::Upload => &[Part::Upload],
                 Stage::Download => &[Part::Download],
                 Stage::Registry => &[Part::Registry],
+                Stage::Job => &[Part::Job],
+                Stage::Worker => &[Part::Job, Part::Worker],
             };
             needs.parts.extend(parts);
+        }
+        if wish.stages.contains(&Stage::Upload) && !wish.stages.contains(&Stage::Download) {
+            needs.notes.push(
+                "an upload with --parent reads the parent, if Bakehouse made it; of any other snapshot: add --for download"
+                    .to_owned(),
+            );
+        }
+        if wish.stages.contains(&Stage::Sweep) && !wish.stages.contains(&Stage::Bake) {
+            needs.notes.push(
+                "what a killed bake by an instance left in a bucket is swept too: --for bake,sweep allows that".to_owned(),
+            );
         }
         if let Some(recipe) = recipe {
             needs.family.clone_from(&recipe.name);
@@ -120,7 +156,11 @@ impl Needs {
         }
         if !needs.keys.is_empty() {
             needs.parts.insert(Part::Key);
-        } else if wish.stages.iter().any(|stage| *stage != Stage::Registry) {
+        } else if wish
+            .stages
+            .iter()
+            .any(|stage| !matches!(stage, Stage::Registry | Stage::Job | Stage::Worker))
+        {
             needs.notes.push(
                 "no key is named: where the base's snapshot, or the account's default, is encrypted with a key of your \
                  own, add --key KEY (AWS's own aws/ebs needs nothing)"
@@ -133,7 +173,16 @@ impl Needs {
     fn bake(&mut self, recipe: &Recipe, wish: &Wish) {
         let base = &recipe.base;
         let launches = recipe.method == MethodChoice::Launch;
-        if !launches {
+        let attaches = recipe.method == MethodChoice::Chroot;
+        self.base_image.clone_from(&base.image);
+        if attaches {
+            self.parts.extend([Part::Chroot, Part::Register]);
+            self.notes.push(
+                "the method chroot attaches to the instance that it runs on, whichever that is: name its ARN under AttachTo \
+                 where it is one only"
+                    .to_owned(),
+            );
+        } else if !launches {
             self.parts.extend([Part::Store, Part::Register]);
         }
         // Where the method is left open, what the recipe says of an instance is for bases that direct cannot take.
@@ -156,7 +205,7 @@ impl Needs {
             }
             match &base.account {
                 Some(account) => self.other_account(account, recipe, launches),
-                None if launches => {}
+                None if launches || attaches => {}
                 None => {
                     self.parts.insert(Part::ReadFamily);
                 }
@@ -166,9 +215,20 @@ impl Needs {
         if !launches && base.family.is_some() && matches!(recipe.disk.encrypt, Some(Encrypt::Key(_))) {
             self.parts.insert(Part::Import);
         }
-        if launches {
-            return;
+        if !launches {
+            self.base_by_name(recipe, wish);
         }
+        // A volume is made from a snapshot as it is.
+        if self.parts.contains(&Part::Import) && !attaches {
+            self.parts.insert(Part::ReadImport);
+        } else if attaches {
+            self.parts.remove(&Part::ReadOwn);
+        }
+    }
+
+    /// A base that the recipe names in another way than by its family.
+    fn base_by_name(&mut self, recipe: &Recipe, wish: &Wish) {
+        let base = &recipe.base;
         if base.image.is_some() || base.newest.is_some() || base.parameter.is_some() {
             match wish.base.or_else(|| told(recipe)) {
                 Some(BaseOwner::Own) => self.parts.extend([Part::ReadOwn]),
@@ -187,6 +247,27 @@ impl Needs {
 }
 
 impl Needs {
+    /// The subnet that a launch is in. A test is in what the account has by default, and then any may be.
+    pub(super) fn subnet(&self) -> Option<&SubnetChoice> {
+        self.subnet.as_ref().filter(|_| !self.parts.contains(&Part::Test))
+    }
+
+    /// The ARNs' ends of what a launch is connected to, but of a subnet that tags tell.
+    pub(super) fn networks(&self) -> Vec<String> {
+        let subnet = match self.subnet() {
+            Some(SubnetChoice::Id(id)) => Some(id.as_str()),
+            Some(SubnetChoice::Tags(_)) => None,
+            None => Some("*"),
+        };
+        let mut all: Vec<String> = subnet.map(|id| format!("subnet/{id}")).into_iter().collect();
+        if self.parts.contains(&Part::Test) || self.security_groups.is_empty() {
+            all.push("security-group/*".to_owned());
+        } else {
+            all.extend(self.security_groups.iter().map(|group| format!("security-group/{group}")));
+        }
+        all
+    }
+
     /// A base of the same family line in another account: what is asked there, its role allows.
     fn other_account(&mut self, account: &str, recipe: &Recipe, launches: bool) {
         if !launches {
@@ -214,8 +295,17 @@ impl Needs {
 
     fn launch(&mut self, recipe: &Recipe) {
         self.parts.insert(Part::Launch);
+        if recipe.image.imds == Some(Imds::Required) {
+            self.parts.insert(Part::RequireImds);
+        }
         let Some(launch) = &recipe.launch else { return };
         self.buckets.extend(launch.bucket.clone());
+        self.spot = launch.spot;
+        self.security_groups.extend(launch.security_groups.iter().cloned());
+        self.subnet.clone_from(&launch.subnet);
+        if !matches!(launch.subnet, Some(SubnetChoice::Id(_))) {
+            self.parts.insert(Part::FindSubnet);
+        }
         let Some(profile) = &launch.profile else { return };
         // The console gives a role's profile the role's own name. A profile's ARN ends in its name.
         let role = profile.rsplit('/').next().unwrap_or(profile);

@@ -64,11 +64,11 @@ impl Bundle {
     /// Packs it with its files' content, from `folder`.
     ///
     /// # Errors
-    /// Where a file cannot be read, or is not as long as it was.
-    pub fn pack(&self, folder: &Path) -> Result<Vec<u8>, BundleError> {
+    /// Where a file cannot be read, or is not as long as it was, or `to` cannot be written.
+    pub fn pack(&self, folder: &Path, to: impl Write) -> Result<(), BundleError> {
         let made = |source| BundleError::Pack { source };
         let list = serde_json::to_vec(self).map_err(|error| made(error.into()))?;
-        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut packed = GzEncoder::new(to, Compression::fast());
         packed.write_all(&(list.len() as u64).to_le_bytes()).map_err(made)?;
         packed.write_all(&list).map_err(made)?;
         for entry in &self.entries {
@@ -81,7 +81,7 @@ impl Bundle {
                 return Err(BundleError::Changed { path });
             }
         }
-        packed.finish().map_err(made)
+        packed.finish().and_then(|mut to| to.flush()).map_err(made)
     }
 
     /// Unpacks one and puts its files below `into`, which may hold them already.
@@ -256,7 +256,7 @@ mod tests {
             entry("empty", 0o600, Content::File(0)),
         ]);
         let packed = to.path().join("bundle");
-        fs::write(&packed, made.pack(from.path()).unwrap()).unwrap();
+        made.pack(from.path(), File::create(&packed).unwrap()).unwrap();
         let into = to.path().join("files");
         // Twice: after a reboot it is unpacked again.
         for _ in 0..2 {
@@ -278,15 +278,19 @@ mod tests {
         };
         for path in ["../x", "/etc/x", "a/../../x"] {
             let entry = Entry { path: path.to_owned(), mode: 0o644, owner: None, content: Content::Folder };
-            assert!(unpack(&bundle(vec![entry]).pack(folder.path()).unwrap()).is_err(), "{path}");
+            let mut bytes = Vec::new();
+            bundle(vec![entry]).pack(folder.path(), &mut bytes).unwrap();
+            assert!(unpack(&bytes).is_err(), "{path}");
         }
-        let good = bundle(Vec::new()).pack(folder.path()).unwrap();
+        let mut good = Vec::new();
+        bundle(Vec::new()).pack(folder.path(), &mut good).unwrap();
         unpack(&good).unwrap();
         for cut in [0, 4, good.len() / 2, good.len() - 1] {
             assert!(unpack(&good[..cut]).is_err(), "{cut}");
         }
         fs::write(folder.path().join("grew"), "123").unwrap();
         let entry = Entry { path: "grew".to_owned(), mode: 0o644, owner: None, content: Content::File(2) };
-        assert!(matches!(bundle(vec![entry]).pack(folder.path()), Err(BundleError::Changed { .. })));
+        let packed = bundle(vec![entry]).pack(folder.path(), io::sink());
+        assert!(matches!(packed, Err(BundleError::Changed { .. })));
     }
 }

@@ -62,15 +62,7 @@ impl MachineRoot {
     /// # Errors
     /// The first thing that could not be taken back.
     pub fn leave(mut self) -> Result<(), RootError> {
-        self.give_back()
-    }
-
-    fn give_back(&mut self) -> Result<(), RootError> {
-        let mut first = Ok(());
-        while let Some(lent) = self.lent.pop() {
-            first = first.and(lent.give_back(&self.dir));
-        }
-        first
+        Lent::give_all_back(&mut self.lent, &self.dir)
     }
 
     /// Ends what a command left running.
@@ -97,7 +89,7 @@ impl MachineRoot {
 impl Drop for MachineRoot {
     fn drop(&mut self) {
         // After `leave` there is nothing left to do.
-        let _ = self.give_back();
+        let _ = Lent::give_all_back(&mut self.lent, &self.dir);
     }
 }
 
@@ -110,10 +102,7 @@ impl Root for MachineRoot {
         on_line: &mut (dyn for<'line> FnMut(Stream, &'line str) + Send),
     ) -> Result<Exit, RootError> {
         let environment = command.environment();
-        let nul = |word: &String| word.contains('\0');
-        if command.argv.iter().any(nul) || command.workdir.contains('\0') || environment.values().any(nul) {
-            return Err(RootError::Nul);
-        }
+        command.check(&environment)?;
         let mut process = Cmd::new(command.name())
             .args(command.argv.iter().skip(1))
             .apart_from_the_machine()
@@ -122,10 +111,6 @@ impl Root for MachineRoot {
             .stdin(command.stdin.clone())
             .timeout(command.timeout);
         for (name, value) in &environment {
-            let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            if name.is_empty() || !letters || name.starts_with(|c: char| c.is_ascii_digit()) {
-                return Err(RootError::Variable { name: name.clone() });
-            }
             process = process.env(name, value);
         }
         let result = process.stream(stop, on_line).await;

@@ -8,11 +8,13 @@ mod bundle;
 mod chroot;
 mod cloud;
 mod installed;
+mod last_of_seal;
 mod machine;
 mod owner;
 mod packages;
 mod root;
 mod seal;
+mod ssm_agent;
 mod steps;
 
 pub use bundle::{
@@ -21,8 +23,13 @@ pub use bundle::{
 pub use chroot::{ChrootOptions, ChrootRoot, DiskIdentity, FileSystemIdentity, KernelIdentity};
 pub use cloud::set_up_cloud;
 pub use installed::{Installed, InstalledError, InstalledPackage, PackageFormat, System, installed};
+pub use last_of_seal::LastOfSeal;
 pub use machine::{MachineRoot, disks_alone};
 pub use packages::{Invocation, PackageManager, PackagesError};
 pub use root::{Root, RootCommand, RootError, RootFacts};
 pub use seal::{SealError, SealOptions, Sealed, check_remove, remove_build_key, seal};
+pub use ssm_agent::{
+    SSM_AGENT, SsmAgentError, keep_wanted_ssm_agent, leave_ssm_agent, ssm_agent_is_brought, stop_ssm_agent,
+    take_out_ssm_agent,
+};
 pub use steps::{EspAccess, StepContext, StepError, StepFailed, StepTiming, run_steps};

@@ -86,6 +86,22 @@ impl RootCommand {
         all.extend(self.env.clone());
         all
     }
+
+    /// That the kernel and a shell take it, with these variables.
+    pub(super) fn check(&self, environment: &BTreeMap<String, String>) -> Result<(), RootError> {
+        let nul = |word: &String| word.contains('\0');
+        if self.argv.iter().any(nul) || nul(&self.workdir) || environment.values().any(nul) {
+            return Err(RootError::Nul);
+        }
+        let is_name = |name: &str| {
+            let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            letters && !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit())
+        };
+        match environment.keys().find(|name| !is_name(name)) {
+            Some(name) => Err(RootError::Variable { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Arguments and values may be secrets.

@@ -28,7 +28,7 @@ pub struct Launch {
     pub profile: Option<String>,
     /// The bucket by which files come to the instance, below `bakehouse/`; they are deleted afterwards.
     pub bucket: Option<String>,
-    /// How long the instance may live. Unset: 1 hour.
+    /// How long boot and steps may take from the launch on. Unset: 1 hour. One that nobody ends is off 40 minutes later.
     pub within: Option<Span>,
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::key::KeyPath;
 use super::places::{Places, Spot};
 use super::problem::{At, Findings, Problem, ProblemKind, Problems};
-use super::{Recipe, rules, schema, shape, vars, yaml};
+use super::{Recipe, form, rules, schema, shape, vars, yaml};
 use crate::cloud::Digest;
 use crate::host::file::{self, Unread};
 
@@ -92,28 +92,16 @@ fn parse(
     options: &LoadOptions,
     findings: &mut Findings,
 ) -> (Option<Recipe>, String, Places) {
-    // Some editors begin a file with a byte order mark; it is no part of the text.
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = String::from_utf8_lossy(bytes).into_owned();
-    if let Err(error) = std::str::from_utf8(bytes) {
-        let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        findings.error(
-            ProblemKind::Syntax,
-            &KeyPath::default(),
-            At::Spot(Spot::at(line, column)),
-            "this is not text in UTF-8",
-            "save the file in UTF-8",
-        );
+    let (text, read) = decoded(bytes, findings);
+    if !read {
         return (None, text, Places::default());
     }
-    let Some((mut value, places)) = yaml::read(&text, findings) else {
+    let Some((mut value, places)) = yaml::read(&text, &form::RECIPE, findings) else {
         return (None, text, Places::default());
     };
     vars::apply(&mut value, &options.vars, findings);
-    shape::check(&schema::SCHEMA, &mut value, &places, findings);
-    rules::check(&value, dir, findings);
+    shape::check(&form::RECIPE, &schema::SCHEMA, &mut value, &places, findings);
+    rules::check(rules::OF_A_RECIPE, &value, dir, findings);
     if !findings.is_empty() {
         return (None, text, places);
     }
@@ -131,6 +119,27 @@ fn parse(
             (None, text, places)
         }
     }
+}
+
+/// The bytes as a text, and whether they are one.
+pub(super) fn decoded(bytes: &[u8], findings: &mut Findings) -> (String, bool) {
+    // Some editors begin a file with a byte order mark; it is no part of the text.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let Err(error) = std::str::from_utf8(bytes) else {
+        return (text, true);
+    };
+    let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    findings.error(
+        ProblemKind::Syntax,
+        &KeyPath::default(),
+        At::Spot(Spot::at(line, column)),
+        "this is not text in UTF-8",
+        "save the file in UTF-8",
+    );
+    (text, false)
 }
 
 /// The bytes of a file, if it is one and not too large.

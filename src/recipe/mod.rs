@@ -1,9 +1,12 @@
-//! `bake.yml` as written: one file per key group. Says what the user wants, never what will happen; the plan does that.
+//! `bake.yml` as written, and `buildspec.yml` in a folder of its own: one file per key group. Says what the user wants,
+//! never what will happen; the plan does that, and the runner of buildspecs.
 
 mod account;
 mod base;
+pub mod buildspec;
 mod check;
 mod duration;
+mod form;
 mod image;
 mod key;
 mod launch;
@@ -57,7 +60,8 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<Account>,
     pub base: Base,
-    /// How the bytes come to be. `auto` picks `direct` where it can and says why not where it cannot.
+    /// How the bytes come to be. `auto` picks `direct` where it can and says why not where it cannot. `chroot` works on an
+    /// EC2 instance alone, and only by wish.
     #[serde(default)]
     pub method: MethodChoice,
     /// The instance that the method `launch` works on.
@@ -107,6 +111,7 @@ pub enum MethodChoice {
     Direct,
     Scratch,
     Launch,
+    Chroot,
 }
 
 /// One architecture or several.

@@ -1,4 +1,4 @@
-//! What is wrong with a recipe: where, why, and what to do about it. Owns how that reads; decides nothing.
+//! What is wrong with a recipe or buildspec: where, why, and what to do about it. Owns how that reads; decides nothing.
 
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ const WIDTH: usize = 100;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
-    /// It is not YAML, or more of YAML than a recipe may use.
+    /// It is not YAML, or more of YAML than such a file may use.
     Syntax,
     DuplicateKey,
     UnknownKey,
@@ -35,6 +35,10 @@ pub enum ProblemKind {
     Later,
     /// Nothing is wrong, but it has no effect.
     NoEffect,
+    /// Right by itself, but it would probably not work.
+    Doubt,
+    /// What has to be given besides.
+    Need,
 }
 
 /// One mistake.
@@ -78,13 +82,13 @@ impl Problem {
     /// As a warning: what it says does not stop anything.
     #[must_use]
     pub fn as_warning(&self) -> String {
-        struct Warning<'a>(&'a Problem);
-        impl fmt::Display for Warning<'_> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.write(f, "warning")
-            }
-        }
-        Warning(self).to_string()
+        Under(self, "warning").to_string()
+    }
+
+    /// As a note: what it says need not mean that anything is to be changed.
+    #[must_use]
+    pub fn as_note(&self) -> String {
+        Under(self, "note").to_string()
     }
 
     /// The part of the line to show, and in it the mark's column (from 0) and length.
@@ -110,6 +114,15 @@ impl Problem {
     }
 }
 
+/// A problem under another word than `error`.
+struct Under<'a>(&'a Problem, &'static str);
+
+impl fmt::Display for Under<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f, self.1)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f, "error")
@@ -123,6 +136,23 @@ pub struct Problems {
     pub problems: Vec<Problem>,
     /// The file has more problems than are listed.
     pub more: bool,
+}
+
+impl Problems {
+    /// The first of them in a line, with its place: for whoever sees one line alone.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let Some(Problem { file, line, column, message, hint, .. }) = self.problems.first() else {
+            return String::new();
+        };
+        let others = match (self.more, self.problems.len() - 1) {
+            (true, _) => " (and many more errors)".to_owned(),
+            (false, 0) => String::new(),
+            (false, 1) => " (and 1 more error)".to_owned(),
+            (false, count) => format!(" (and {count} more errors)"),
+        };
+        shown(&format!("{}:{line}:{column}: {message}; {hint}{others}", file.display()))
+    }
 }
 
 impl fmt::Display for Problems {
@@ -156,11 +186,12 @@ pub(super) struct Finding {
     pub(super) hint: String,
 }
 
-/// What the passes over a recipe have found so far.
+/// What the passes over a file have found so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
+    notes: Vec<Finding>,
     more: bool,
 }
 
@@ -177,6 +208,7 @@ impl Findings {
         self.more |= !keep(&mut self.errors, finding);
     }
 
+    /// What has no effect.
     pub(super) fn warning(
         &mut self,
         path: &KeyPath,
@@ -184,14 +216,35 @@ impl Findings {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        let finding = Finding {
-            kind: ProblemKind::NoEffect,
-            path: path.clone(),
-            at,
-            message: message.into(),
-            hint: hint.into(),
-        };
+        let (kind, path) = (ProblemKind::NoEffect, path.clone());
+        let finding = Finding { kind, path, at, message: message.into(), hint: hint.into() };
         keep(&mut self.warnings, finding);
+    }
+
+    /// What would probably not work.
+    pub(super) fn doubt(
+        &mut self,
+        path: &KeyPath,
+        at: At,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let (kind, path) = (ProblemKind::Doubt, path.clone());
+        let finding = Finding { kind, path, at, message: message.into(), hint: hint.into() };
+        keep(&mut self.warnings, finding);
+    }
+
+    /// What has to be given besides.
+    pub(super) fn need(
+        &mut self,
+        path: &KeyPath,
+        at: At,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let (kind, path) = (ProblemKind::Need, path.clone());
+        let finding = Finding { kind, path, at, message: message.into(), hint: hint.into() };
+        keep(&mut self.notes, finding);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -201,6 +254,11 @@ impl Findings {
     /// Whether no further error will be told.
     pub(super) fn are_full(&self) -> bool {
         self.more
+    }
+
+    /// Whether no further warning will be told.
+    pub(super) fn are_full_of_warnings(&self) -> bool {
+        self.warnings.len() >= MOST
     }
 
     /// Whether an error is known of this value, of something in it, or of something that it is in.
@@ -218,6 +276,10 @@ impl Findings {
 
     pub(super) fn warnings(&self, file: &Path, text: &str, places: &Places) -> Vec<Problem> {
         placed(&self.warnings, file, text, places)
+    }
+
+    pub(super) fn notes(&self, file: &Path, text: &str, places: &Places) -> Vec<Problem> {
+        placed(&self.notes, file, text, places)
     }
 }
 
@@ -359,9 +421,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_recipe_reaches_the_terminal_as_an_order() {
+    fn nothing_in_a_file_reaches_the_terminal_as_an_order() {
         let all = problem("name: \u{1b}[2J\u{202e}x", 7, 1).to_string();
         assert!(!all.contains('\u{1b}') && !all.contains('\u{202e}'), "{all:?}");
+    }
+
+    #[test]
+    fn the_first_problem_is_told_in_a_line() {
+        let problems = |count| {
+            let problems = vec![problem("name: ", 7, 1); count];
+            Problems { file: "bake.yml".into(), problems, more: false }.reason()
+        };
+        assert_eq!(problems(1), "bake.yml:7:7: it is wrong; make it right");
+        assert_eq!(problems(2), "bake.yml:7:7: it is wrong; make it right (and 1 more error)");
+        assert_eq!(problems(3), "bake.yml:7:7: it is wrong; make it right (and 2 more errors)");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The JSON Schema of `bake.yml`, made from the recipe's types: one definition for editors, for the check of a file and
-//! for the parser.
+//! JSON Schemas made from types: one definition for editors, for the check of a file and for the parser. Owns that of
+//! `bake.yml`.
 
 use std::sync::LazyLock;
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
@@ -14,15 +15,17 @@ pub fn schema() -> Value {
     SCHEMA.clone()
 }
 
-pub(super) static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-    let mut schema =
-        SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Recipe>().to_value();
+pub(super) static SCHEMA: LazyLock<Value> = LazyLock::new(|| of::<Recipe>("Bakehouse recipe (bake.yml)"));
+
+/// The schema of a type, under this title.
+pub(super) fn of<T: JsonSchema>(title: &str) -> Value {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
     without_null(&mut schema);
     if let Value::Object(keys) = &mut schema {
-        keys.insert("title".to_owned(), json!("Bakehouse recipe (bake.yml)"));
+        keys.insert("title".to_owned(), json!(title));
     }
     schema
-});
+}
 
 /// A key that is not needed is left out of a recipe, never set to null, so the schema does not offer null. schemars
 /// does, since the types hold `Option`s.

@@ -1,32 +1,29 @@
 //! Checks a file's values against the schema: types, keys and the values that are possible. Knows the form of schemas
-//! and what later stages will be called; knows nothing of what a key means.
+//! and what is not there yet; knows nothing of what a key means.
 
 use serde_json::{Map, Value};
 
+use super::form::Form;
 use super::key::{KeyPath, Step};
 use super::places::Places;
 use super::problem::{At, Findings, ProblemKind, either, nearest, quoted};
 use super::{Size, Span};
 
-/// What is designed but not built: where it would stand, its name, and what it belongs to.
-const LATER: &[(&str, &str, &str)] = &[
-    ("", "publish", "a stage"),
-    ("", "rollout", "a stage"),
-    ("", "retention", "a stage"),
-    ("", "approve", "a stage"),
-    ("", "promote", "a stage"),
-    ("", "prune", "a stage"),
-    ("method", "chroot", "a method"),
-];
-
 /// Checks `value` against `schema` and takes out the keys that have no value. Nothing is taken out of what the schema
 /// leaves open.
-pub(super) fn check(schema: &Value, value: &mut Value, places: &Places, findings: &mut Findings) {
-    let mut shape = Shape { schema, places, findings };
+pub(super) fn check(
+    form: &Form,
+    schema: &Value,
+    value: &mut Value,
+    places: &Places,
+    findings: &mut Findings,
+) {
+    let mut shape = Shape { form, schema, places, findings };
     shape.value(schema, value, &KeyPath::default());
 }
 
 struct Shape<'a> {
+    form: &'a Form,
     schema: &'a Value,
     places: &'a Places,
     findings: &'a mut Findings,
@@ -35,6 +32,14 @@ struct Shape<'a> {
 impl<'a> Shape<'a> {
     fn value(&mut self, schema: &'a Value, value: &mut Value, path: &KeyPath) {
         let schema = self.resolve(schema);
+        let scalar = value.is_number() || value.is_boolean();
+        if self.form.scalars_are_texts
+            && scalar
+            && self.takes_text(schema)
+            && let Some(written) = self.places.written(path)
+        {
+            *value = Value::String(written.to_owned());
+        }
         if let Some(kinds) = kinds(schema) {
             return self.tagged(&kinds, value, path);
         }
@@ -75,6 +80,15 @@ impl<'a> Shape<'a> {
             }
         }
         schema
+    }
+
+    /// Whether a text could stand here.
+    fn takes_text(&self, schema: &'a Value) -> bool {
+        let text = Value::String(String::new());
+        match schema.get("anyOf").and_then(Value::as_array) {
+            Some(ways) => ways.iter().any(|way| accepts(self.resolve(way), &text)),
+            None => accepts(schema, &text),
+        }
     }
 
     fn map(&mut self, schema: &'a Value, keys: &mut Map<String, Value>, path: &KeyPath) {
@@ -170,7 +184,7 @@ impl<'a> Shape<'a> {
             At::Key,
             match whole {
                 Some(whole) => format!("{} is not a key of {}", quoted(key), quoted(whole)),
-                None => format!("{} is not a key of a recipe", quoted(key)),
+                None => format!("{} is not a key of a {}", quoted(key), self.form.noun),
             },
             match near {
                 Some(near) => format!("did you mean `{near}`? {takes}"),
@@ -180,9 +194,9 @@ impl<'a> Shape<'a> {
         near
     }
 
-    /// Whether this name is one of [`LATER`]; then says so.
+    /// Whether this name is one that is not there yet; then says so.
     fn later(&mut self, place: &str, name: &str, path: &KeyPath, at: At) -> bool {
-        let found = LATER.iter().find(|(where_, later, _)| *where_ == place && *later == name);
+        let found = self.form.later.iter().find(|(where_, later, _)| *where_ == place && *later == name);
         let Some((_, _, what)) = found else {
             return false;
         };
@@ -342,7 +356,9 @@ impl<'a> Shape<'a> {
         let takes = schema.get("type").and_then(Value::as_str);
         let written = self.places.written(path).unwrap_or_default();
         let hint = match (takes, value) {
-            _ if path.steps().is_empty() => "begin it with `version: 1`, and the other keys below".to_owned(),
+            _ if path.steps().is_empty() => {
+                format!("begin it with `{}`, and the other keys below", self.form.first)
+            }
             (_, Value::Number(_)) if schema.get("format").is_some() && takes == Some("string") => {
                 format!("write it with its unit: {expected}")
             }
@@ -350,6 +366,9 @@ impl<'a> Shape<'a> {
                 format!("put quotes around it: \"{written}\"")
             }
             (Some("array"), Value::String(text)) => format!("write [{text}], or begin its line with `- `"),
+            (Some("string"), Value::Object(_)) if matches!(path.steps().last(), Some(Step::Item(_))) => {
+                "put quotes around a text with `: ` in it".to_owned()
+            }
             (Some("array"), Value::Object(_)) => "begin each of its items with `- `".to_owned(),
             (Some("integer" | "boolean"), Value::String(_)) => {
                 "take off the quotes; a value with a `${variable}` in it is always a text".to_owned()

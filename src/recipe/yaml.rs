@@ -1,11 +1,12 @@
 //! From text to values and their places. The only file that knows YAML: serde_yaml reads the values, saphyr-parser's
-//! events tell where each of them stands and refuse what must not be expanded. Knows nothing of recipes.
+//! events tell where each of them stands and refuse what must not be expanded. Knows nothing of recipes or buildspecs.
 
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde_json::Value;
 
+use super::form::Form;
 use super::key::KeyPath;
 use super::places::{Kind, Node, Places, Spot};
 use super::problem::{At, Findings, ProblemKind, quoted};
@@ -13,15 +14,15 @@ use super::problem::{At, Findings, ProblemKind, quoted};
 /// Maps and lists within each other. The deepest place that a recipe has is 5; a playbook's `extra-vars` may go on
 /// from there. serde_yaml itself gives up at 128.
 const DEEPEST: usize = 32;
-/// How much a recipe may come to when every alias is written out: bytes of text, and [`NODE`] for each value. The file
+/// How much a file may come to when every alias is written out: bytes of text, and [`NODE`] for each value. The file
 /// itself is at most a quarter of it.
 const HEAVIEST: usize = 4 * 1024 * 1024;
 /// About the bytes that a value takes besides its text.
 const NODE: usize = 64;
 
 /// Reads a text. `None` where it could not be read at all; then `findings` says why.
-pub(super) fn read(text: &str, findings: &mut Findings) -> Option<(Value, Places)> {
-    let places = match survey(text, findings) {
+pub(super) fn read(text: &str, form: &Form, findings: &mut Findings) -> Option<(Value, Places)> {
+    let places = match survey(text, form, findings) {
         Ok(places) => places,
         Err(refusal) => {
             findings.error(
@@ -40,7 +41,7 @@ pub(super) fn read(text: &str, findings: &mut Findings) -> Option<(Value, Places
         Err(error) => {
             let spot =
                 error.location().map_or(Spot::START, |location| Spot::at(location.line(), location.column()));
-            let (message, hint) = explained(&error.to_string());
+            let (message, hint) = explained(&error.to_string(), form);
             findings.error(ProblemKind::Syntax, &KeyPath::default(), At::Spot(spot), message, hint);
             None
         }
@@ -93,19 +94,20 @@ fn spot_of(span: Span) -> Spot {
 }
 
 /// Goes through the events of a text and notes every place, before anything is built from it.
-fn survey(text: &str, findings: &mut Findings) -> Result<Places, Refusal> {
+fn survey(text: &str, form: &Form, findings: &mut Findings) -> Result<Places, Refusal> {
     one_sort_of_file(text)?;
-    let mut survey = Survey::default();
+    let mut survey =
+        Survey { form, places: Places::default(), open: Vec::new(), anchors: HashMap::new(), weight: 0 };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
-            let (message, hint) = explained(error.info());
+            let (message, hint) = explained(error.info(), form);
             let mark = error.marker();
             Refusal::new(Spot::at(mark.line(), mark.col() + 1), message, hint)
         })?;
         survey.take(event, spot_of(span), findings)?;
     }
     if survey.places.nodes.is_empty() {
-        return Err(nothing());
+        return Err(Refusal::new(Spot::START, "the file is empty", form.empty));
     }
     Ok(survey.places)
 }
@@ -132,12 +134,8 @@ fn one_sort_of_file(text: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn nothing() -> Refusal {
-    Refusal::new(Spot::START, "the file is empty", "`bakehouse init` writes a recipe to begin with")
-}
-
-#[derive(Default)]
-struct Survey {
+struct Survey<'f> {
+    form: &'f Form,
     places: Places,
     open: Vec<Open>,
     /// What each anchor names: the node and its weight.
@@ -145,13 +143,16 @@ struct Survey {
     weight: usize,
 }
 
-impl Survey {
+impl Survey<'_> {
     fn take(&mut self, event: Event<'_>, spot: Spot, findings: &mut Findings) -> Result<(), Refusal> {
         match event {
             Event::DocumentStart(_) if !self.places.nodes.is_empty() => Err(Refusal::new(
                 spot,
                 "a second document begins here",
-                "a recipe is one document: take out `---`, or give each recipe a folder of its own",
+                format!(
+                    "a {noun} is one document: take out `---`, or give each {noun} a folder of its own",
+                    noun = self.form.noun
+                ),
             )),
             Event::Alias(anchor) => {
                 let Some(&(node, weight)) = self.anchors.get(&anchor) else {
@@ -169,7 +170,7 @@ impl Survey {
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
-                untagged(tag.as_deref(), spot)?;
+                self.untagged(tag.as_deref(), spot)?;
                 self.weigh(NODE + text.len(), spot)?;
                 if self.open.last().is_some_and(|open| self.wants_key(open)) {
                     return self.key(text.into_owned(), spot, style, findings);
@@ -185,11 +186,11 @@ impl Survey {
                 Ok(())
             }
             Event::SequenceStart(anchor, tag) => {
-                untagged(tag.as_deref(), spot)?;
+                self.untagged(tag.as_deref(), spot)?;
                 self.begin(Kind::List(Vec::new()), anchor, spot)
             }
             Event::MappingStart(anchor, tag) => {
-                untagged(tag.as_deref(), spot)?;
+                self.untagged(tag.as_deref(), spot)?;
                 self.begin(Kind::Map(Vec::new()), anchor, spot)
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -226,7 +227,10 @@ impl Survey {
             return Err(Refusal::new(
                 spot,
                 format!("more than {DEEPEST} maps and lists within each other"),
-                "no key of a recipe lies that deep; check the brackets and the indentation",
+                format!(
+                    "no key of a {} lies that deep; check the brackets and the indentation",
+                    self.form.noun
+                ),
             ));
         }
         let before = self.weight;
@@ -242,7 +246,7 @@ impl Survey {
         if self.weight > HEAVIEST {
             return Err(Refusal::new(
                 spot,
-                "the recipe is too large when every alias is written out",
+                format!("the {} is too large when every alias is written out", self.form.noun),
                 "use fewer aliases and values; long scripts belong in files of their own",
             ));
         }
@@ -259,8 +263,8 @@ impl Survey {
         if text == "<<" && style == ScalarStyle::Plain {
             return Err(Refusal::new(
                 spot,
-                "merge keys (`<<`) are not part of a recipe",
-                "write the keys out, or use `vars`",
+                format!("merge keys (`<<`) are not part of a {}", self.form.noun),
+                self.form.merge,
             ));
         }
         if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) {
@@ -298,6 +302,17 @@ impl Survey {
         }
     }
 
+    fn untagged(&self, tag: Option<&Tag>, spot: Spot) -> Result<(), Refusal> {
+        match tag {
+            Some(tag) if !tag.is_yaml_core_schema() => Err(Refusal::new(
+                spot,
+                format!("{} is a YAML tag; a {} has none", quoted(&tag.to_string()), self.form.noun),
+                "take it out, or put quotes around the text",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Where the innermost open map or list stands.
     fn path(&self) -> KeyPath {
         let mut path = KeyPath::default();
@@ -316,19 +331,9 @@ fn odd_key(spot: Spot) -> Refusal {
     Refusal::new(spot, "a key must be a word", "if this was meant as a text, put quotes around it")
 }
 
-fn untagged(tag: Option<&Tag>, spot: Spot) -> Result<(), Refusal> {
-    match tag {
-        Some(tag) if !tag.is_yaml_core_schema() => Err(Refusal::new(
-            spot,
-            format!("{} is a YAML tag; a recipe has none", quoted(&tag.to_string())),
-            "take it out, or put quotes around the text",
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// The parser's words in ours, for the mistakes that people make.
-fn explained(info: &str) -> (String, &'static str) {
+fn explained(info: &str, form: &Form) -> (String, String) {
+    let too_deep = format!("no key of a {} lies that deep; check the brackets", form.noun);
     let cases: [(&str, &str, &str); 10] = [
         (
             "mapping values are not allowed",
@@ -343,11 +348,7 @@ fn explained(info: &str) -> (String, &'static str) {
         ("tab", "a tab where spaces must be", "indent with spaces"),
         ("cannot start any token", "a text cannot begin with this character", "put quotes around it"),
         ("number out of range", "this number is too large", "put quotes around it if it is meant as a text"),
-        (
-            "recursion limit",
-            "too many maps and lists within each other",
-            "no key of a recipe lies that deep; check the brackets",
-        ),
+        ("recursion limit", "too many maps and lists within each other", &too_deep),
         (
             "flow",
             "a `{…}` or `[…]` is not closed, or lacks a comma",
@@ -366,10 +367,10 @@ fn explained(info: &str) -> (String, &'static str) {
         ("unexpected end of stream", "the file ends within a value", "close the quote or bracket"),
     ];
     match cases.iter().find(|(mark, ..)| info.contains(mark)) {
-        Some((_, message, hint)) => ((*message).to_owned(), hint),
+        Some((_, message, hint)) => ((*message).to_owned(), (*hint).to_owned()),
         None => (
             format!("this is not YAML: {info}"),
-            "look at this line and the one above: indentation, quotes and brackets",
+            "look at this line and the one above: indentation, quotes and brackets".to_owned(),
         ),
     }
 }
@@ -377,6 +378,7 @@ fn explained(info: &str) -> (String, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::form::RECIPE;
 
     /// Whether the places are of just these values.
     fn agree(value: &Value, path: &KeyPath, places: &Places) -> bool {
@@ -400,7 +402,7 @@ mod tests {
 
     fn both(text: &str) -> bool {
         let mut findings = Findings::default();
-        let read = read(text, &mut findings);
+        let read = read(text, &RECIPE, &mut findings);
         let (value, places) = read.unwrap_or_else(|| panic!("{text:?}: {findings:?}"));
         findings.is_empty() && agree(&value, &KeyPath::default(), &places)
     }
@@ -428,7 +430,7 @@ mod tests {
     fn what_only_one_of_them_takes_for_a_line_is_refused() {
         for c in ['\u{85}', '\u{2028}', '\u{2029}', '\u{feff}'] {
             let mut findings = Findings::default();
-            assert!(read(&format!("a: b\n# {c}c: d\n"), &mut findings).is_none());
+            assert!(read(&format!("a: b\n# {c}c: d\n"), &RECIPE, &mut findings).is_none());
             assert!(!findings.is_empty());
         }
     }

@@ -93,6 +93,7 @@ impl Instances for Staged {
                 _ if !self.stuck && *self.terminated.lock().unwrap() > 0 => InstanceState::Terminated,
                 _ => InstanceState::Running,
             },
+            ended_by_cloud: false,
             reason: Some("a reason".to_owned()),
             tags: self.launched.lock().unwrap().last().map(|(new, _)| new.tags.clone()).unwrap_or_default(),
         })
@@ -136,6 +137,7 @@ fn spec(within: u64) -> BootSpec {
         checks: checks(),
         boot: BootTest { within: Some(Span::from_secs(within)), console: None },
         bake: "bake".to_owned(),
+        family: "web".to_owned(),
     }
 }
 

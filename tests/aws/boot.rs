@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::StandIn;
+use super::fixture::REGION;
+use super::policy::Judge;
 use crate::acceptance::qemu::{TOOLS, WORDS, boot_sector};
 use crate::gate;
 use crate::yard::{Said, Yard, machine, small};
@@ -75,6 +77,7 @@ fn an_image_is_booted_on_an_instance_that_is_always_ended() {
         );
         yard.recipe(&name, &small::recipe(&name, &format!("{{ image: {base} }}"), &rest));
         run(&cloud, &yard, &["bake", &name]).ok();
+        let judge = Judge::new(&yard, &cloud, &[&name, "--for", "test"]);
         let from = cloud.operations().len();
         let boot = machine();
         let said = run(&cloud, &yard, &["test", &name]).code(code);
@@ -86,10 +89,17 @@ fn an_image_is_booted_on_an_instance_that_is_always_ended() {
         let called = cloud.operations().split_off(from);
         let is_called = |wanted: &str| called.iter().any(|name| name == wanted);
         assert!(is_called("ec2:RunInstances") && is_called("ec2:GetConsoleOutput"), "{called:?}");
-        // One that turned itself off is gone already.
+        let needless = judge.allowed();
+        // One that turned itself off is gone already; and the snapshot of a further volume, which need not be of the family,
+        // this image has none of.
+        let gone = power_off.then_some("Own: ec2:TerminateInstances");
+        let volumes = format!("LaunchFrom: arn:aws:ec2:{REGION}::snapshot/*");
+        assert_eq!(needless, Vec::from_iter(gone.into_iter().chain([volumes.as_str()])));
         assert_eq!(is_called("ec2:TerminateInstances"), !power_off, "{called:?}");
         for one in ended(&cloud, launched) {
             assert!(one["tags"]["bakehouse:expires"].is_string(), "{one:#}");
+            let family = one["tags"]["bakehouse:family"].as_str().unwrap();
+            assert!(family.starts_with("speaking-"), "{one:#}");
         }
     }
     yard.assert_nothing_left();

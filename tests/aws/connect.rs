@@ -36,9 +36,20 @@ fn run(cloud: &StandIn, set: &[(&str, &str)], args: &[&str]) -> Said {
 /// The regions of all calls since the one with number `from`.
 #[track_caller]
 fn regions(cloud: &StandIn, from: usize) -> Vec<String> {
+    of_all(cloud, from, "region")
+}
+
+/// The accounts whose keys signed them.
+#[track_caller]
+fn accounts(cloud: &StandIn, from: usize) -> Vec<String> {
+    of_all(cloud, from, "account")
+}
+
+#[track_caller]
+fn of_all(cloud: &StandIn, from: usize, key: &str) -> Vec<String> {
     let of = cloud.exchanges();
     let mut all: Vec<String> =
-        of.iter().skip(from).map(|one| one["region"].as_str().unwrap().to_owned()).collect();
+        of.iter().skip(from).map(|one| one[key].as_str().unwrap().to_owned()).collect();
     assert!(!all.is_empty(), "nothing was asked");
     all.dedup();
     all
@@ -72,16 +83,28 @@ fn the_option_is_stronger_than_the_environment_and_that_than_the_profile() {
         images(&cloud, set, options).ok();
         assert_eq!(regions(&cloud, from), [wanted]);
     }
-    // Keys of the environment are stronger than those of a profile that only the files' default names.
-    std::fs::write(&shared, "[default]\naws_access_key_id = AKIANOBODY\naws_secret_access_key = x\n")
-        .unwrap();
-    let keys = [
-        ("AWS_SHARED_CREDENTIALS_FILE", shared.to_str().unwrap()),
-        ("AWS_ACCESS_KEY_ID", key.as_str()),
-        ("AWS_SECRET_ACCESS_KEY", "of-the-stand-in"),
-        ("AWS_REGION", "eu-west-1"),
-    ];
-    images(&cloud, &keys, &[]).ok();
+    // Keys of the environment are stronger than those of a profile, whether it is the default one or is named: the profile's
+    // are of another account, which would be the one that answers.
+    let other = StandIn::access_key(&cloud.other_account(1));
+    for profile in ["default", "bakery"] {
+        let text =
+            format!("[{profile}]\naws_access_key_id = {other}\naws_secret_access_key = of-the-stand-in\n");
+        std::fs::write(&shared, text).unwrap();
+        let of_the_profile = [
+            ("AWS_SHARED_CREDENTIALS_FILE", shared.to_str().unwrap()),
+            ("AWS_PROFILE", profile),
+            ("AWS_REGION", "eu-west-1"),
+        ];
+        let keys = [("AWS_ACCESS_KEY_ID", key.as_str()), ("AWS_SECRET_ACCESS_KEY", "of-the-stand-in")];
+        let both = [&of_the_profile[..], &keys].concat();
+        for (set, account) in
+            [(&of_the_profile[..], cloud.other_account(1)), (&both, cloud.account().to_owned())]
+        {
+            let from = cloud.exchanges().len();
+            images(&cloud, set, &[]).ok();
+            assert_eq!(accounts(&cloud, from), [account], "{profile}");
+        }
+    }
     cloud.finish();
 }
 

@@ -84,9 +84,38 @@ impl StandIn {
 
     /// Whatever else of `seed.py` the test's own account is to have: an instance profile, a bucket, a setting.
     pub fn seed(&self, what: Value) {
-        let mut asked = json!({ "account": self.account });
+        self.seed_of(&self.account, what);
+    }
+
+    /// The same of another account of the test.
+    pub fn seed_of(&self, account: &str, what: Value) {
+        let mut asked = json!({ "account": account });
         asked.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
         self.post("seed", asked);
+    }
+
+    /// This machine as an instance of the test's own account: its id, its zone, and where its metadata service is. What is
+    /// attached to it shows in the folders `sys` and `dev`.
+    pub fn host(&self, sys: &Path, dev: &Path) -> (String, String, String) {
+        let (sys, dev) = (seen_from_outside(sys), seen_from_outside(dev));
+        let said = self.post("host", json!({ "account": self.account, "sys": sys, "dev": dev }));
+        (text(&said["instance"]), text(&said["zone"]), text(&said["metadata"]))
+    }
+
+    /// Puts a file into a bucket of the test's own account.
+    pub fn seed_object(&self, bucket: &str, key: &str, path: &Path) {
+        self.seed(json!({ "object": { "bucket": bucket, "key": key, "path": seen_from_outside(path) } }));
+    }
+
+    /// A role that CodePipeline may take: its ARN.
+    pub fn seed_pipeline_role(&self) -> String {
+        text(&self.post("seed", json!({ "account": self.account, "pipeline_role": "pipeline" }))["role"])
+    }
+
+    /// Every job of the test's own account, the oldest first: id, state, nonce, pipeline, execution, action, continuation,
+    /// and the secrets that were handed out for it (`pipeline_jobs.py`).
+    pub fn jobs(&self) -> Vec<Value> {
+        list(self.get("jobs"))
     }
 
     /// Rules as `faults.py` has them; those before go.
@@ -127,6 +156,50 @@ impl StandIn {
     pub fn operations(&self) -> Vec<String> {
         let name = |e: &Value| format!("{}:{}", text(&e["service"]), text(&e["operation"]));
         self.exchanges().iter().map(name).collect()
+    }
+
+    /// What IAM was asked about the calls of the test's own account since this was called the last time: `action`, `resource`,
+    /// `context` and the action of the `call` itself (`authorization.py`). Each question is there once.
+    pub fn take_asked(&self) -> Vec<Value> {
+        list(self.post("asked", json!({ "account": self.account })))
+    }
+
+    /// A call of a service that speaks JSON, by the name that goes on the wire (`CodeBuild_20161006.StartBuild`), as the test's own
+    /// account; it must succeed. The stand-in looks at no signature, and holds it against the models like all others.
+    pub fn call(&self, target: &str, parameters: &Value) -> Value {
+        let service = match target.split_once(['_', '.']).map_or(target, |(service, _)| service) {
+            "CodeBuild" => "codebuild",
+            "CodeCommit" => "codecommit",
+            "CodePipeline" => "codepipeline",
+            "AWSEvents" => "events",
+            "secretsmanager" => "secretsmanager",
+            other => panic!("{other} is not known here"),
+        };
+        let head = format!(
+            "X-Amz-Target: {target}\r\nContent-Type: application/x-amz-json-1.1\r\n{}",
+            self.signed(service)
+        );
+        serde_json::from_str(&self.server.send("POST", "/", &head, &parameters.to_string())).unwrap()
+    }
+
+    /// The same of EC2 and others that speak the query protocol.
+    pub fn query(&self, service: &str, query: &str) -> String {
+        let head = format!("Content-Type: application/x-www-form-urlencoded\r\n{}", self.signed(service));
+        self.server.send("POST", "/", &head, query)
+    }
+
+    fn signed(&self, service: &str) -> String {
+        let key = Self::access_key(&self.account);
+        format!(
+            "Authorization: AWS4-HMAC-SHA256 Credential={key}/20260101/{REGION}/{service}/aws4_request, \
+             SignedHeaders=host, Signature=none\r\n"
+        )
+    }
+
+    /// A build of CodeBuild by its id: as BatchGetBuilds has it, with its `log` and the `cases` of its reports.
+    pub fn build(&self, id: &str) -> Value {
+        let path = format!("/stand-in/build?account={}&id={id}", self.account);
+        self.server.call("GET", &path, None)
     }
 
     /// Writes a snapshot's volume into a file; what was never written is noise.
@@ -243,17 +316,22 @@ impl Server {
     /// One call of the stand-in itself, as HTTP/1.0 has it: the answer ends with the connection.
     fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let body = body.map(|body| body.to_string()).unwrap_or_default();
+        serde_json::from_str(&self.send(method, path, "", &body)).unwrap()
+    }
+
+    /// The body of an answer, which must be a good one; `head` are further lines of the request's.
+    fn send(&self, method: &str, path: &str, head: &str, body: &str) -> String {
         let mut connection = TcpStream::connect(&self.address).unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\n{head}\r\n",
             self.address,
             body.len()
         );
-        connection.write_all((head + &body).as_bytes()).unwrap();
+        connection.write_all((head + body).as_bytes()).unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(" 200"), "{method} {path}: {body}");
-        serde_json::from_str(body).unwrap()
+        let (head, answered) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 200"), "{method} {path} {body}: {answered}");
+        answered.to_owned()
     }
 }

@@ -15,13 +15,6 @@ use crate::gate;
 use crate::provision::machine::provisioner;
 use crate::yard::{Said, Yard};
 
-const SETUP: &str = "import boto3, sys\n\
-    iam, s3 = boto3.client('iam'), boto3.client('s3')\n\
-    iam.create_role(RoleName='baker', AssumeRolePolicyDocument='{}')\n\
-    iam.create_instance_profile(InstanceProfileName='baker')\n\
-    iam.add_role_to_instance_profile(InstanceProfileName='baker', RoleName='baker')\n\
-    s3.create_bucket(Bucket=sys.argv[1])\n";
-
 pub(super) struct Bakery {
     pub cloud: StandIn,
     pub yard: Yard,
@@ -42,13 +35,11 @@ impl Bakery {
         let image = json!({ "name": "base", "disk": disk, "holes": true });
         let bucket = format!("bakery-{}", cloud.account());
         let (base, _) = cloud.seed_image(cloud.account(), image);
-        let made =
-            Command::new(python()).args(["-c", SETUP, &bucket]).envs(cloud.environment()).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        cloud.seed(json!({ "instance_profile": "baker", "bucket": bucket }));
         Some(Self { cloud, yard, base, bucket })
     }
 
-    fn recipe(&self, launch: &str, steps: &str) {
+    pub fn recipe(&self, launch: &str, steps: &str) {
         self.yard.recipe(
             "web",
             &format!(
@@ -61,7 +52,7 @@ impl Bakery {
         self.yard.file("web", "rootfs/srv/page", "hello");
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
         command
             .env_clear()
@@ -74,12 +65,27 @@ impl Bakery {
         command
     }
 
-    fn bake(&self) -> Said {
+    pub fn bake(&self) -> Said {
         self.command(&["bake"]).arg(self.yard.path().join("web")).output().unwrap().into()
     }
 
-    /// What the account holds that costs something; instances that ended are forgotten by EC2 itself.
-    fn held(&self) -> Value {
+    /// What a program of AWS's Python SDK prints, as this account.
+    pub fn python(&self, program: &str) -> String {
+        let ran =
+            Command::new(python()).args(["-c", program]).envs(self.cloud.environment()).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
+    /// The parameters of each call of an operation.
+    pub fn asked(&self, operation: &str) -> Vec<Value> {
+        let of = |call: &Value| call["operation"] == operation;
+        self.cloud.exchanges().iter().filter(|call| of(call)).map(|call| call["parameters"].clone()).collect()
+    }
+
+    /// What the account holds that costs something; instances that ended, and spot requests that are closed, are forgotten
+    /// by EC2 itself.
+    pub fn held(&self) -> Value {
         let ended = |one: &Value| one["state"] == "terminated";
         let began = Instant::now();
         let ending = |state: &Value| state["instances"].to_string().contains("shutting-down");
@@ -90,6 +96,9 @@ impl Bakery {
         }
         if let Some(instances) = state["instances"].as_object_mut() {
             instances.retain(|_, one| !ended(one));
+        }
+        if let Some(requests) = state["spot_requests"].as_object_mut() {
+            requests.retain(|_, one| one["state"] != "closed");
         }
         state
     }

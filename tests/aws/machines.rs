@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bakehouse::cloud::{
     BuildInstance, Cloud, CommandId, CommandState, ErrorKind, Execution, ImageId, ImageQuery, ImageState,
-    InstanceId, InstanceState, NewCommand, NewImageOf, NewInstance, OutputTo, REBOOT, SubnetQuery, Tags,
-    Token,
+    InstanceId, InstanceState, NewCommand, NewImageOf, NewInstance, ObjectContent, OutputTo, REBOOT,
+    SubnetQuery, Tags, Token,
 };
 use bytes::Bytes;
 use serde_json::json;
@@ -258,14 +258,21 @@ async fn objects_are_kept_and_subnets_found() {
     assert_eq!(error.kind, ErrorKind::NotFound);
     stand_in.seed(json!({ "bucket": bucket }));
     let content = Bytes::from(vec![7u8; 300_000]);
-    cloud.objects.put(&bucket, "a/b", content.clone(), &tags("object")).await.unwrap();
-    assert_eq!(cloud.objects.get(&bucket, "a/b").await.unwrap(), content);
-    assert_eq!(cloud.objects.list(&bucket, "a").await.unwrap(), ["a/b"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, &content).unwrap();
+    for made in [ObjectContent::Bytes(content.clone()), ObjectContent::File(file)] {
+        cloud.objects.put(&bucket, "a/b", &made, &tags("object")).await.unwrap();
+        assert_eq!(cloud.objects.get(&bucket, "a/b").await.unwrap(), content);
+    }
+    let kept = cloud.objects.list(&bucket, "a").await.unwrap();
+    assert_eq!(kept.iter().map(|one| one.key.as_str()).collect::<Vec<_>>(), ["a/b"]);
+    assert!(cloud.objects.list(&bucket, "b").await.unwrap().is_empty());
     let link = cloud.objects.link(&bucket, "a/b", Duration::from_secs(60)).await.unwrap();
     let fetched = fetched_from(&link);
     assert_eq!(fetched.len(), content.len());
-    cloud.objects.delete(&bucket, "a/b").await.unwrap();
-    cloud.objects.delete(&bucket, "a/b").await.unwrap();
+    cloud.objects.delete(&bucket, &kept[0]).await.unwrap();
+    cloud.objects.delete(&bucket, &kept[0]).await.unwrap();
     assert!(cloud.objects.list(&bucket, "a").await.unwrap().is_empty());
 
     let subnets = cloud.networks.subnets(&SubnetQuery::Default).await.unwrap();

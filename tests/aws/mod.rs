@@ -12,15 +12,35 @@ mod boot;
 mod connect;
 mod fixture;
 #[cfg(feature = "aws")]
+mod host;
+#[cfg(feature = "aws")]
+pub mod iam;
+#[cfg(feature = "aws")]
 pub mod launch;
+#[cfg(feature = "aws")]
+mod launch_commands;
+#[cfg(feature = "aws")]
+mod launch_instance;
+#[cfg(feature = "aws")]
+mod launch_objects;
+#[cfg(feature = "aws")]
+mod launch_seal;
+#[cfg(feature = "aws")]
+mod listings;
 #[cfg(feature = "aws")]
 mod machines;
 #[cfg(feature = "aws")]
 mod policy;
 #[cfg(feature = "aws")]
 mod registry;
-mod stand_in;
-
 #[cfg(feature = "aws")]
-pub use fixture::REGION;
+mod settling;
+mod stand_in;
+#[cfg(feature = "aws")]
+mod templates;
+
 pub use fixture::StandIn;
+#[cfg(feature = "aws")]
+pub use fixture::{REGION, python};
+#[cfg(feature = "aws")]
+pub use host::Host;

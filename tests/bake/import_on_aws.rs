@@ -25,7 +25,10 @@ fn vendors() -> Option<Vendors> {
     let yard = Yard::small()?;
     let cloud = StandIn::start();
     // As slow and as scattered as AWS may be.
-    cloud.settings(json!({ "put_not_found_seconds": 0.5, "complete_seconds": 0.5, "image_seconds": 0.5, "page_blocks": 50 }));
+    cloud.settings(json!({
+        "put_not_found_seconds": 0.5, "complete_seconds": 0.5, "image_seconds": 0.5, "list_not_found_seconds": 0.5,
+        "page_blocks": 50,
+    }));
     let vendor = cloud.other_account(1);
     // On disk: what a yard has in memory is seen by its own thread alone, and the stand-in is everybody's.
     let disk = Path::new(env!("CARGO_TARGET_TMPDIR")).join("small/scratch/disk.raw");

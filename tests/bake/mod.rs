@@ -3,6 +3,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "the program is started here as a user starts it")]
 
+mod chroot;
+#[cfg(feature = "aws")]
+mod chroot_on_aws;
 mod direct;
 mod failure;
 mod foreign;
@@ -11,6 +14,8 @@ mod import;
 mod import_on_aws;
 mod launch;
 mod loaders;
+#[cfg(feature = "aws")]
+mod on_aws;
 mod quickstart;
 #[cfg(feature = "aws")]
 mod refused_on_aws;

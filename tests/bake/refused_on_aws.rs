@@ -69,6 +69,18 @@ impl Account {
         (of("KeyId"), of("Arn"))
     }
 
+    /// A call of EC2 by another client, on one of the account's images.
+    fn ec2(&self, operation: &str, image: &str) {
+        let asked = Command::new("curl")
+            .args(["--silent", "--fail", "--aws-sigv4", "aws:amz:us-east-1:ec2", "--user"])
+            .arg(format!("{}:secret", StandIn::access_key(self.cloud.account())))
+            .args(["--data", &format!("Action={operation}&Version=2016-11-15&ImageId={image}")])
+            .arg(self.cloud.endpoint())
+            .output()
+            .unwrap();
+        assert!(asked.status.success(), "{operation}: {asked:?}");
+    }
+
     /// Ids of what the account has of a kind.
     fn ids(&self, kind: &str) -> Vec<String> {
         self.cloud.state()[kind].as_object().into_iter().flatten().map(|(id, _)| id.clone()).collect()
@@ -203,7 +215,8 @@ fn an_import_that_fails_later_says_why_and_is_replaced_by_the_next_bake() {
 #[test]
 fn a_pending_import_is_waited_for_and_its_progress_shown() {
     let Some(account) = account(json!({}), "") else { return };
-    account.cloud.settings(json!({ "image_seconds": 3.0, "complete_seconds": 3.0 }));
+    // The image is there before its snapshot says 100.
+    account.cloud.settings(json!({ "image_seconds": 3.0, "complete_seconds": 4.0 }));
     let said = account.run(&["--log", "json", "bake", "web"]).ok();
     let told: Vec<Value> = said.err.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let percent = told.iter().filter(|event| event["name"] == "percent imported");
@@ -226,6 +239,30 @@ fn another_image_of_an_imports_name_is_told_and_left_alone() {
     assert!(said.err.contains(&other) && said.err.contains(&name), "{}", said.err);
     assert_eq!(account.ids("images"), [other]);
     account.assert_only_looked();
+}
+
+/// EC2 lists a disabled image only for whoever asks for those too.
+#[test]
+fn a_disabled_image_keeps_its_name_and_a_disabled_import_is_told_at_once() {
+    let Some(account) = account(json!({}), "image: { name: web-1 }\n") else { return };
+    let image = account.run(&["bake", "web"]).ok().out.trim().to_owned();
+    account.ec2("DisableImage", &image);
+    let plan = account.run(&["plan", "web"]).ok();
+    assert!(plan.out.contains("an image called web-1 exists"), "{}", plan.out);
+    let said = account.run(&["bake", "--fresh", "web"]).code(2);
+    assert!(said.err.contains("an image called `web-1` exists"), "{}", said.err);
+
+    let import = account.ids("images").into_iter().find(|id| *id != image).unwrap();
+    account.ec2("DisableImage", &import);
+    account.recipe("");
+    let said = account.run(&["bake", "web"]).code(3);
+    assert!(said.err.contains(&format!("the import {import} is disabled; enable it")), "{}", said.err);
+    // Nothing was made, or waited for: it was found by the first look.
+    let copies = account.cloud.operations().iter().filter(|call| *call == "ec2:CopyImage").count();
+    assert_eq!((copies, account.ids("images").len()), (1, 2));
+    account.ec2("EnableImage", &import);
+    account.run(&["bake", "web"]).ok();
+    account.yard.assert_nothing_left();
 }
 
 #[test]

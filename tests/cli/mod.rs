@@ -20,11 +20,13 @@ fn wrong_input_is_told_with_what_to_do() {
     let yard = Yard::new();
     yard.recipe("web", RECIPE);
     yard.recipe("wrong", "version: 1\nnmae: web\n");
+    yard.file("specs", "wrong.yml", "version: 0.2\nartefacts: {}\nphases: { build: { commands: [make] } }\n");
     yard.file("newer", "bakehouse-out/image.json", r#"{"format": 99}"#);
     yard.file("garbage", "bakehouse-out/image.json", "no JSON");
-    let cases: [(&[&str], &[&str]); 14] = [
+    let cases: [(&[&str], &[&str]); 15] = [
         (&["validate", "wrong"], &["did you mean `name`?", "wrong/bake.yml:2:1"]),
         (&["validate", "nowhere"], &["nowhere", "bakehouse init"]),
+        (&["validate", "specs/wrong.yml"], &["error: `artefacts`", "specs/wrong.yml:2:1"]),
         (&["plan", "wrong"], &["did you mean `name`?"]),
         (&["plan", "web"], &["base.family", "no image of the family `os-base`", "bake it first"]),
         (&["plan", "web", "--commit", "not-a-commit"], &["--commit", "hexadecimal"]),
@@ -84,7 +86,11 @@ fn init_validate_and_schema_agree() {
     let yard = Yard::new();
     let written = yard.run(&["init", "mine", "--from", "web"]).ok().out;
     assert!(written.lines().any(|line| line.ends_with("mine/bake.yml")), "{written}");
-    assert!(yard.run(&["validate", "mine"]).ok().out.contains("mine/bake.yml: good"));
+    let validated = yard.run(&["validate", "mine"]).ok().out;
+    assert!(
+        validated.contains("mine/bake.yml: good") && validated.contains("mine/buildspec.yml: good"),
+        "{validated}"
+    );
     let json: Value = serde_json::from_str(&yard.run(&["validate", "mine", "--json"]).ok().out).unwrap();
     assert_eq!(json[0]["good"], true);
     let schema: Value = serde_json::from_str(&yard.run(&["schema"]).ok().out).unwrap();

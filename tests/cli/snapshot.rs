@@ -225,3 +225,124 @@ fn a_disk_goes_to_aws_and_back_by_few_permissions() {
     yard.assert_nothing_left();
     aws.finish();
 }
+
+/// A key is named by its whole ARN; an alias, which StartSnapshot refuses, is told before anything is asked of AWS.
+#[cfg(feature = "aws")]
+#[test]
+fn an_upload_is_encrypted_by_the_key_that_is_named() {
+    let (yard, aws) = (Yard::new(), StandIn::start());
+    disk(&yard.path().join("disk.raw"));
+    let kms = |operation: &str, body: serde_json::Value| -> serde_json::Value {
+        let asked = Command::new("curl")
+            .args(["--silent", "--fail", "--aws-sigv4", "aws:amz:us-east-1:kms", "--user"])
+            .arg(format!("{}:secret", StandIn::access_key(aws.account())))
+            .args(["--header", "Content-Type: application/x-amz-json-1.1", "--header"])
+            .arg(format!("X-Amz-Target: TrentService.{operation}"))
+            .args(["--data", &body.to_string(), &aws.endpoint()])
+            .output()
+            .unwrap();
+        assert!(asked.status.success(), "{operation}: {asked:?}");
+        serde_json::from_slice(&asked.stdout).unwrap_or_default()
+    };
+    let key = kms("CreateKey", serde_json::json!({}));
+    let arn = key["KeyMetadata"]["Arn"].as_str().unwrap();
+    let target = &key["KeyMetadata"]["KeyId"];
+    kms("CreateAlias", serde_json::json!({ "AliasName": "alias/bakery", "TargetKeyId": target }));
+    let upload = |key: &str| {
+        let mut command = yard.command();
+        command.env_remove("BAKEHOUSE_LOCAL").envs(aws.environment());
+        command.args(["snapshot", "upload", "disk.raw", "--encrypt", key]);
+        Said::from(command.output().unwrap())
+    };
+
+    let id = last_line(&upload(arn).ok());
+    assert_eq!(aws.state()["snapshots"][&id]["key"], arn);
+    let exchanges = aws.exchanges();
+    let started = exchanges.iter().find(|one| one["operation"] == "StartSnapshot").unwrap();
+    assert_eq!(started["parameters"]["KmsKeyArn"], arn);
+    assert_eq!(started["parameters"]["Encrypted"], true);
+
+    let of_alias = format!("arn:aws:kms:us-east-1:{}:alias/bakery", aws.account());
+    for alias in ["alias/bakery", &of_alias] {
+        let said = upload(alias).code(2);
+        assert!(
+            said.err.contains("the key's whole ARN") && said.err.contains("describe-key"),
+            "{}",
+            said.err
+        );
+    }
+    assert_eq!(aws.exchanges().len(), exchanges.len());
+    aws.finish();
+}
+
+/// The file is whole or not there, and what a killed download left beside it goes with the next.
+#[cfg(feature = "aws")]
+#[test]
+fn a_download_that_is_killed_leaves_no_file_and_the_next_one_succeeds() {
+    let (yard, aws) = (Yard::new(), StandIn::start());
+    disk(&yard.path().join("disk.raw"));
+    let command = |args: &[&str]| {
+        let mut command = yard.command();
+        command.env_remove("BAKEHOUSE_LOCAL").envs(aws.environment()).arg("snapshot").args(args);
+        command
+    };
+    let run = |args: &[&str]| Said::from(command(args).output().unwrap());
+    let files = || {
+        let all = fs::read_dir(yard.path()).unwrap().map(|one| one.unwrap().file_name());
+        let mut names: Vec<_> = all.map(|name| name.to_string_lossy().into_owned()).collect();
+        names.retain(|name| name != "work");
+        names.sort();
+        names
+    };
+    let id = last_line(&run(&["upload", "disk.raw"]).ok());
+    let before = files();
+    for name in ["back.raw", "back.qcow2"] {
+        // Some of the blocks are there when it is killed, and the last ones never come.
+        let late = serde_json::json!({
+            "kind": "latency", "service": "ebs", "operation": "GetSnapshotBlock", "nth": 8, "times": 100, "seconds": 5,
+        });
+        aws.faults(serde_json::json!([late]));
+        let mut child =
+            command(&["download", &id, name]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        while aws.told_faults()[0]["struck"] == 0 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left = files();
+        assert!(!left.contains(&name.to_owned()) && left.len() == before.len() + 1, "{left:?}");
+        aws.faults(serde_json::json!([]));
+    }
+    run(&["download", &id, "back.raw"]).ok();
+    let original = fs::read(yard.path().join("disk.raw")).unwrap();
+    assert!(fs::read(yard.path().join("back.raw")).unwrap()[..original.len()] == original[..]);
+    let mut whole = [before, vec!["back.raw".to_owned()]].concat();
+    whole.sort();
+    assert_eq!(files(), whole);
+    aws.finish();
+}
+
+/// EBS gives a snapshot up that no block is put into for an hour: comparing with a parent may take longer, and so comes first.
+#[cfg(feature = "aws")]
+#[test]
+fn comparing_with_a_parent_may_take_longer_than_a_snapshot_waits_for_its_next_block() {
+    let (yard, aws) = (Yard::new(), StandIn::start());
+    let path = yard.path().join("disk.raw");
+    disk(&path);
+    let run = |args: &[&str]| {
+        let mut command = yard.command();
+        command.env_remove("BAKEHOUSE_LOCAL").envs(aws.environment()).arg("snapshot").args(args);
+        Said::from(command.output().unwrap())
+    };
+    let parent = last_line(&run(&["upload", "disk.raw"]).ok());
+    File::options().write(true).open(&path).unwrap().write_all_at(b"else", 20 * BLOCK).unwrap();
+    let slow = serde_json::json!({
+        "kind": "tick", "service": "ebs", "operation": "GetSnapshotBlock", "nth": 10, "seconds": 2 * 3600,
+    });
+    aws.faults(serde_json::json!([slow]));
+    let child = last_line(&run(&["upload", "disk.raw", "--parent", &parent]).ok());
+    assert_eq!(aws.told_faults()[0]["struck"], 1);
+    assert_eq!(aws.state()["snapshots"][&child]["own_blocks"], 1);
+    aws.finish();
+}

@@ -1,29 +1,43 @@
 //! What every cloud does, as AWS does it. One body per behaviour, each on a [`Cloud`] that it shares with nobody's names:
-//! every name and token is its own, and what it makes it need not take away.
+//! every name and token is its own, and what it makes it need not take away. `make live` (`live/`) runs them in a real
+//! account.
 
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as it should be")]
 
+mod account;
+mod commands;
 mod images;
 mod instances;
+mod jobs;
+mod keys;
+mod networks;
+mod objects;
 mod parameters;
 mod snapshots;
+mod volumes;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
 pub(crate) use bakehouse::cloud::Block;
 use bakehouse::cloud::{
-    Architecture, BLOCK_SIZE, BlockDevice, BlockIndex, Cloud, CloudError, Clouds, Digest, DiskType, EbsDisk,
-    ErrorKind, Image, ImageAttributes, ImageId, ImageQuery, ImageState, LinearChecksum, ListedBlock,
-    NewImage, NewSnapshot, PageToken, Result, Snapshot, SnapshotId, SnapshotQuery, SnapshotState, Tags,
-    Token, Wait, until,
+    Architecture, BLOCK_SIZE, BlockDevice, BlockIndex, BlockSink, BlockToken, Cloud, CloudError, Digest,
+    DiskType, EbsDisk, ErrorKind, Image, ImageAttributes, ImageId, ImageQuery, ImageState, LinearChecksum,
+    ListedBlock, NewImage, NewSnapshot, PageToken, Result, Snapshot, SnapshotId, SnapshotQuery,
+    SnapshotState, Tags, Token, Wait, until,
 };
 use bakehouse::host::stop::Stop;
-use bakehouse::local::LocalClouds;
 
-/// Makes a test of each body for each cloud.
+/// Makes a test of each body for each cloud; and where no tests are compiled, the list of the bodies.
 macro_rules! on_every_cloud {
     ($($body:ident),+ $(,)?) => {
+        #[cfg(not(test))]
+        pub(super) const BODIES: &[crate::conformance::Body] = &[$(crate::conformance::Body {
+            name: stringify!($body),
+            run: |cloud| Box::pin($body(cloud)),
+        }),+];
+        #[cfg(test)]
         mod local {
             $(#[tokio::test]
             async fn $body() {
@@ -31,6 +45,7 @@ macro_rules! on_every_cloud {
                 super::$body(&cloud).await;
             })+
         }
+        #[cfg(test)]
         mod faulty {
             $(#[tokio::test]
             async fn $body() {
@@ -40,7 +55,7 @@ macro_rules! on_every_cloud {
                 super::$body(&faults.of(cloud)).await;
             })+
         }
-        #[cfg(feature = "aws")]
+        #[cfg(all(test, feature = "aws"))]
         mod aws {
             $(#[tokio::test]
             async fn $body() {
@@ -53,8 +68,38 @@ macro_rules! on_every_cloud {
 }
 pub(crate) use on_every_cloud;
 
+/// One behaviour: it panics where the cloud has another.
+#[cfg(not(test))]
+#[derive(Clone, Copy)]
+pub struct Body {
+    pub name: &'static str,
+    pub run: for<'a> fn(&'a Cloud) -> futures::future::LocalBoxFuture<'a, ()>,
+}
+
+/// All of them.
+#[cfg(not(test))]
+pub fn bodies() -> Vec<Body> {
+    [
+        account::BODIES,
+        commands::BODIES,
+        images::BODIES,
+        instances::BODIES,
+        jobs::BODIES,
+        keys::BODIES,
+        networks::BODIES,
+        objects::BODIES,
+        parameters::BODIES,
+        snapshots::BODIES,
+        volumes::BODIES,
+    ]
+    .concat()
+}
+
 /// A local cloud of its own; the folder goes when it is dropped.
+#[cfg(test)]
 pub(crate) fn local_cloud() -> (tempfile::TempDir, Cloud) {
+    use bakehouse::cloud::Clouds as _;
+    use bakehouse::local::LocalClouds;
     let folder = tempfile::tempdir().unwrap();
     let clouds = LocalClouds::open(&folder.path().join("store"), None, None).unwrap();
     let cloud = clouds.at(&clouds.home()).unwrap();
@@ -62,9 +107,10 @@ pub(crate) fn local_cloud() -> (tempfile::TempDir, Cloud) {
 }
 
 /// The cloud `aws` against the stand-in, in an account of its own.
-#[cfg(feature = "aws")]
+#[cfg(all(test, feature = "aws"))]
 pub(crate) async fn aws_cloud() -> (crate::aws::StandIn, Cloud) {
     use bakehouse::aws::{AwsClouds, ConnectOptions, Fixed, Roles, SETTLES_WITHIN};
+    use bakehouse::cloud::Clouds as _;
     let stand_in = crate::aws::StandIn::start();
     let fixed = Fixed {
         endpoint: stand_in.endpoint(),
@@ -82,11 +128,12 @@ pub(crate) async fn aws_cloud() -> (crate::aws::StandIn, Cloud) {
     stand_in.settings(serde_json::json!({ "page_blocks": 300 }));
     let clouds = AwsClouds::connect(&options).await.unwrap();
     let cloud = clouds.at(&clouds.home()).unwrap();
+    stand_in.seed(serde_json::json!({ "bucket": bucket(&cloud) }));
     (stand_in, cloud)
 }
 
 /// Bodies that ask for what AWS's models do not allow: the findings are what is wanted.
-#[cfg(feature = "aws")]
+#[cfg(all(test, feature = "aws"))]
 const WRONG_ON_PURPOSE: [&str; 4] = [
     "a_request_beyond_the_limits_is_refused",
     "an_image_without_its_root_is_refused",
@@ -95,7 +142,7 @@ const WRONG_ON_PURPOSE: [&str; 4] = [
 ];
 
 /// Fails on any finding of the stand-in, or where a body that makes one on purpose made none.
-#[cfg(feature = "aws")]
+#[cfg(all(test, feature = "aws"))]
 pub(crate) fn finish(mut stand_in: crate::aws::StandIn, body: &str) {
     if WRONG_ON_PURPOSE.contains(&body) {
         let findings = stand_in.expect_findings();
@@ -109,6 +156,11 @@ pub(crate) fn finish(mut stand_in: crate::aws::StandIn, body: &str) {
 /// Whether it is the local cloud, where AWS and it cannot be the same.
 pub(crate) fn is_local(cloud: &Cloud) -> bool {
     cloud.place.partition == bakehouse::cloud::Partition::local()
+}
+
+/// A bucket that is there in every cloud: names are one account's in the whole of S3.
+pub(crate) fn bucket(cloud: &Cloud) -> String {
+    format!("bakery-{}", cloud.place.account)
 }
 
 pub(crate) fn unique(word: &str) -> String {
@@ -178,8 +230,13 @@ pub(crate) async fn make(cloud: &Cloud, new: &NewSnapshot, blocks: &BTreeMap<u32
     for (index, data) in blocks {
         put(cloud, &id, *index, data).await.unwrap();
     }
-    let count = u32::try_from(blocks.len()).unwrap();
-    cloud.snapshots.complete(&id, count, checksum(blocks)).await.unwrap();
+    let (count, sum) = (u32::try_from(blocks.len()).unwrap(), checksum(blocks));
+    // Without a put before it, it may be the first to hear that the snapshot is not there yet.
+    until(soon("snapshot told to complete"), &cloud.place, &Stop::never(), || async {
+        cloud.snapshots.complete(&id, count, sum).await.map(Some)
+    })
+    .await
+    .unwrap();
     wait_completed(cloud, &id).await;
     id
 }
@@ -197,11 +254,35 @@ pub(crate) async fn list_all(cloud: &Cloud, id: &SnapshotId) -> Result<Vec<Liste
     }
 }
 
+/// A block's bytes, and the digest that came before them.
+pub(crate) async fn get(
+    cloud: &Cloud,
+    id: &SnapshotId,
+    index: BlockIndex,
+    token: &BlockToken,
+) -> Result<(Vec<u8>, Digest)> {
+    #[derive(Default)]
+    struct Bytes(Mutex<(Option<Digest>, Vec<u8>)>);
+    impl BlockSink for Bytes {
+        fn begin(&self, claimed: Digest) {
+            *self.0.lock().unwrap() = (Some(claimed), Vec::new());
+        }
+
+        fn piece(&self, bytes: &[u8]) {
+            self.0.lock().unwrap().1.extend(bytes);
+        }
+    }
+    let bytes = Bytes::default();
+    cloud.snapshots.get_block(id, index, token, &bytes).await?;
+    let (claimed, bytes) = bytes.0.into_inner().unwrap();
+    Ok((bytes, claimed.unwrap()))
+}
+
 /// The digest of everything that the snapshot has, each computed from what was read.
 pub(crate) async fn read_all(cloud: &Cloud, id: &SnapshotId) -> BTreeMap<u32, Digest> {
     let mut blocks = BTreeMap::new();
     for listed in list_all(cloud, id).await.unwrap() {
-        let (data, digest) = cloud.snapshots.get_block(id, listed.index, &listed.token).await.unwrap();
+        let (data, digest) = get(cloud, id, listed.index, &listed.token).await.unwrap();
         assert_eq!(Digest::of(&data), digest);
         blocks.insert(listed.index.0, digest);
     }

@@ -4,6 +4,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "the builder is started here as a user starts it")]
 
+#[cfg(feature = "aws")]
+mod buildspec;
+mod packages;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,7 +17,8 @@ use crate::gate;
 use crate::yard::{Said, Yard, loops, repository};
 
 const IMAGE: &str = "localhost/bakehouse-suite:test";
-const BASE: &str = "debian:bookworm-slim";
+/// Made by `tests/container/bases`.
+const BASE: &str = "localhost/bakehouse-debian:bookworm-slim";
 /// MiB that the smallest target may be larger than its base, unpacked: 200 MB.
 const ROOM: u64 = 190;
 /// MiB of them that are kept for the program with the SDK and the provisioner, which the suite need not have compiled
@@ -32,6 +37,7 @@ fn image() -> Option<&'static str> {
         done(Command::new("strip").arg("-o").arg(&binary).arg(env!("CARGO_BIN_EXE_bakehouse")));
         done(&mut Command::new(repository().join("tests/container/bases")));
         let mut build = Command::new(repository().join("scripts/image"));
+        build.env("DEBIAN", BASE).env_remove("BUILDER");
         done(build.args(["--tool", "buildah", "--tag", IMAGE, "--binary"]).arg(&binary));
         if docker() {
             done(
@@ -42,6 +48,22 @@ fn image() -> Option<&'static str> {
         }
     });
     Some(IMAGE)
+}
+
+/// The files of the image, as a folder that nobody writes to.
+#[cfg(feature = "aws")]
+pub(crate) fn files() -> Option<&'static Path> {
+    static UNPACKED: OnceLock<std::path::PathBuf> = OnceLock::new();
+    let image = image()?;
+    Some(UNPACKED.get_or_init(|| {
+        let files = Path::new(env!("CARGO_TARGET_TMPDIR")).join("container/files");
+        let _ = fs::remove_dir_all(&files);
+        let container = text(Command::new("buildah").args(["from", image]));
+        let root = text(Command::new("buildah").args(["mount", &container]));
+        done(Command::new("cp").args(["--archive", &root]).arg(&files));
+        done(Command::new("buildah").args(["rm", &container]));
+        files
+    }))
 }
 
 fn docker() -> bool {

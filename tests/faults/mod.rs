@@ -6,6 +6,7 @@
 #[cfg(feature = "aws")]
 mod aws;
 mod calls;
+mod chroot;
 mod cloud;
 mod kills;
 mod machine;

@@ -151,7 +151,11 @@ async fn everything(top: &Path, path: &str) {
     let layout: Layout = serde_json::from_str(include_str!("../../fuzz/layout.json")).unwrap();
     let _ = check(&root, &layout, &stop).await;
     let remove = ["/opt/build".to_owned(), "/home/*/*".to_owned(), format!("/{path}")];
-    let _ = seal(&root, SealOptions { remove: &remove, reporter: &Reporter::silent(), stop: &stop }).await;
+    let _ = seal(
+        &root,
+        SealOptions { remove: &remove, reachable: false, reporter: &Reporter::silent(), stop: &stop },
+    )
+    .await;
 }
 
 /// A root of folders alone, beside what must not be touched.
@@ -272,7 +276,7 @@ async fn a_file_that_cannot_be_changed_is_named() {
     };
     flag("+i").await;
     let stop = Stop::never();
-    let options = SealOptions { remove: &[], reporter: &Reporter::silent(), stop: &stop };
+    let options = SealOptions { remove: &[], reachable: false, reporter: &Reporter::silent(), stop: &stop };
     let error = seal(&RootDir::open(&top).unwrap(), options).await.unwrap_err().to_string();
     assert!(error.contains("/etc/ssh/ssh_host_rsa_key") && error.contains("remove"), "{error}");
     flag("-i").await;

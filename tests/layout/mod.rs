@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What each folder of `src/` may name. Data flows from the recipe down to a registered image; the seam and the host
 /// are below all of it and know nothing of it. `cli` may name everything and is named by nothing.
-const MAY_NAME: [(&str, &[&str]); 15] = [
+const MAY_NAME: [(&str, &[&str]); 16] = [
     ("host", &[]),
     ("cloud", &["host"]),
     ("report", &["host"]),
@@ -22,6 +22,7 @@ const MAY_NAME: [(&str, &[&str]); 15] = [
     ("method", &["plan", "disk", "provision", "recipe", "report", "ledger", "cloud", "host"]),
     ("image", &["method", "plan", "provision", "recipe", "report", "ledger", "cloud", "host"]),
     ("acceptance", &["provision", "recipe", "report", "stage", "ledger", "cloud", "host"]),
+    ("pipeline", &["recipe", "report", "cloud", "host"]),
 ];
 
 /// A file longer than this is two nouns.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bakehouse::cloud::{
-    Block, BlockIndex, BlockPage, BlockToken, Digest, PageToken, Result, Snapshot, Snapshots, Token,
+    Block, BlockIndex, BlockPage, BlockSink, BlockToken, Digest, PageToken, Result, Snapshot, Snapshots,
+    Token,
 };
 use tokio::time::Instant;
 
@@ -16,13 +17,23 @@ const SETTLES: Duration = Duration::from_secs(120);
 struct Late {
     clouds: LocalClouds,
     from: Instant,
+    /// Each of them so much later than the one before.
+    stagger: Duration,
     /// No look ever shows one.
     blind: bool,
+    /// Until when each is in use.
+    held: Option<Instant>,
 }
 
 impl Late {
     fn new(bakery: &Bakery, after: Duration) -> Self {
-        Self { clouds: bakery.clouds.clone(), from: Instant::now() + after, blind: false }
+        Self {
+            clouds: bakery.clouds.clone(),
+            from: Instant::now() + after,
+            stagger: Duration::ZERO,
+            blind: false,
+            held: None,
+        }
     }
 }
 
@@ -41,7 +52,9 @@ impl Clouds for Late {
             inner: cloud.snapshots.clone(),
             place: place.clone(),
             from: self.from,
+            stagger: self.stagger,
             blind: self.blind,
+            held: self.held,
         };
         Ok(Cloud { snapshots: Arc::new(late), ..cloud })
     }
@@ -55,7 +68,9 @@ struct LateSnapshots {
     inner: Arc<dyn Snapshots>,
     place: Place,
     from: Instant,
+    stagger: Duration,
     blind: bool,
+    held: Option<Instant>,
 }
 
 #[async_trait]
@@ -81,20 +96,27 @@ impl Snapshots for LateSnapshots {
         id: &SnapshotId,
         index: BlockIndex,
         token: &BlockToken,
-    ) -> Result<(Block, Digest)> {
-        self.inner.get_block(id, index, token).await
+        into: &dyn BlockSink,
+    ) -> Result<()> {
+        self.inner.get_block(id, index, token, into).await
     }
 
     async fn describe(&self, query: &SnapshotQuery) -> Result<Vec<Snapshot>> {
         if self.blind || Instant::now() < self.from {
             return Ok(Vec::new());
         }
-        self.inner.describe(query).await
+        let mut found = self.inner.describe(query).await?;
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        let shown = (0u32..).zip(found).filter(|(n, _)| Instant::now() >= self.from + self.stagger * *n);
+        Ok(shown.map(|(_, snapshot)| snapshot).collect())
     }
 
     async fn delete(&self, id: &SnapshotId) -> Result<()> {
         if Instant::now() < self.from {
             return Err(CloudError::new(ErrorKind::NotFound, "DeleteSnapshot", &self.place, "not yet"));
+        }
+        if self.held.is_some_and(|until| Instant::now() < until) {
+            return Err(CloudError::new(ErrorKind::InUse, "DeleteSnapshot", &self.place, "in use"));
         }
         self.inner.delete(id).await
     }
@@ -160,4 +182,64 @@ async fn what_was_handed_on_and_is_not_seen_yet_is_another_processs() {
     let ledger = Ledger::open(&bakery.path()).unwrap().unwrap();
     assert_eq!(ends(&ledger.unwind(&late, clock::wall()).await), [&End::Waiting(until)]);
     assert_eq!(bakery.snapshots().await.len(), 1);
+}
+
+/// One call makes several, and they come into sight one after the other.
+#[tokio::test(start_paused = true)]
+async fn of_several_that_were_announced_all_are_looked_for() {
+    for killed in [false, true] {
+        let bakery = Bakery::new();
+        let late = Late { stagger: SETTLES / 4, ..Late::new(&bakery, SETTLES / 4) };
+        let ledger = bakery.ledger();
+        let _ =
+            ledger.announce(bakery.intent(Kind::Snapshot, "the image's snapshot", Role::Temporary)).unwrap();
+        for _ in 0..3 {
+            let new = NewSnapshot { tags: Bakery::tags(), ..new_snapshot(1, None) };
+            bakery.cloud.snapshots.start(&new, &new_token()).await.unwrap();
+        }
+        let undone = if killed {
+            drop(ledger);
+            Ledger::open(&bakery.path()).unwrap().unwrap().unwind(&late, clock::wall()).await
+        } else {
+            ledger.unwind(&late, clock::wall()).await
+        };
+        assert_eq!(ends(&undone), [&End::Removed; 3], "{killed}");
+        assert!(bakery.snapshots().await.is_empty() && !bakery.path().exists());
+    }
+}
+
+/// Of several some cannot be taken away: whoever comes next finds all of them, not the first alone.
+#[tokio::test(start_paused = true)]
+async fn of_several_that_are_stuck_none_is_forgotten() {
+    let bakery = Bakery::new();
+    let ledger = bakery.ledger();
+    let _ = ledger.announce(bakery.intent(Kind::Snapshot, "the image's snapshot", Role::Temporary)).unwrap();
+    for _ in 0..2 {
+        let new = NewSnapshot { tags: Bakery::tags(), ..new_snapshot(1, None) };
+        bakery.cloud.snapshots.start(&new, &new_token()).await.unwrap();
+    }
+    let late = Late { held: Some(Instant::now() + SETTLES * 9), ..Late::new(&bakery, Duration::ZERO) };
+    let undone = ledger.unwind(&late, clock::wall()).await;
+    assert!(matches!(ends(&undone)[..], [End::Stuck(_), End::Stuck(_)]), "{undone:?}");
+    drop(ledger);
+    assert_eq!(ends(&bakery.unwound_later().await), [&End::Removed, &End::Removed]);
+    assert!(bakery.snapshots().await.is_empty() && !bakery.path().exists());
+}
+
+/// A snapshot may be held as in use for a while after the image that used it is gone.
+#[tokio::test(start_paused = true)]
+async fn what_an_image_that_went_still_holds_is_tried_again() {
+    for (held, end) in [(SETTLES / 2, Some(End::Removed)), (SETTLES * 9, None)] {
+        let bakery = Bakery::new();
+        let ledger = bakery.ledger();
+        bakery.start(&ledger, "root snapshot", false).await.unwrap();
+        let began = Instant::now();
+        let late = Late { held: Some(began + held), ..Late::new(&bakery, Duration::ZERO) };
+        let undone = ledger.unwind(&late, clock::wall()).await;
+        match end {
+            Some(end) => assert_eq!(ends(&undone), [&end]),
+            None => assert!(matches!(ends(&undone)[..], [End::Stuck(_)]), "{undone:?}"),
+        }
+        assert!(began.elapsed() >= held.min(SETTLES) && began.elapsed() < SETTLES + SETTLES / 4);
+    }
 }

@@ -44,9 +44,9 @@ async fn what_has_expired_goes_and_nothing_else() {
     let untagged = bakery.snapshot(None, false).await;
     let strange = bakery.snapshot(Some("soon"), false).await;
 
-    let dry = sweep(&bakery.cloud, clock::wall(), true).await;
+    let dry = sweep(&bakery.cloud, Duration::ZERO, clock::wall(), true).await;
     assert_eq!(bakery.snapshots().await.len(), 7);
-    let real = sweep(&bakery.cloud, clock::wall(), false).await;
+    let real = sweep(&bakery.cloud, Duration::ZERO, clock::wall(), false).await;
     let gone = |undone: &[Undo]| -> Vec<String> {
         assert!(undone.iter().all(|undo| undo.end == End::Removed), "{undone:?}");
         let mut ids: Vec<_> =
@@ -70,7 +70,7 @@ async fn what_has_expired_goes_and_nothing_else() {
         |id: &SnapshotId| real.kept.iter().find(|(kept, _)| *kept == id.clone().into()).map(|kept| &kept.1);
     assert_eq!(why(&used), Some(&Why::Used(image)));
     assert_eq!(why(&strange), Some(&Why::Unreadable("soon".to_owned())));
-    assert!(sweep(&bakery.cloud, clock::wall(), false).await.undone.is_empty());
+    assert!(sweep(&bakery.cloud, Duration::ZERO, clock::wall(), false).await.undone.is_empty());
 }
 
 #[tokio::test]

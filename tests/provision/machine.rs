@@ -77,8 +77,8 @@ impl Machine {
         ];
         let steps: Vec<Step> = serde_json::from_value(steps).unwrap();
         let seal = Seal { remove: vec!["/srv/scrap".to_owned()] };
-        let packed = Bundle::new("bake-1", &steps, &seal, entries).pack(recipe.path()).unwrap();
-        fs::write(bundle.join("bundle"), packed).unwrap();
+        let packed = fs::File::create(bundle.join("bundle")).unwrap();
+        Bundle::new("bake-1", &steps, &seal, entries).pack(recipe.path(), packed).unwrap();
         Some(Self { root })
     }
 

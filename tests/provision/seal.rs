@@ -16,7 +16,7 @@ async fn sealed(root: &Path, remove: &[&str]) -> Result<Vec<Sealed>, SealError> 
     let remove: Vec<String> = remove.iter().map(|path| (*path).to_owned()).collect();
     let reporter = Reporter::silent();
     let stop = Stop::never();
-    let options = SealOptions { remove: &remove, reporter: &reporter, stop: &stop };
+    let options = SealOptions { remove: &remove, reachable: false, reporter: &reporter, stop: &stop };
     seal(&RootDir::open(root).unwrap(), options).await
 }
 

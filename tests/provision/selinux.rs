@@ -19,7 +19,7 @@ const TOOLS: [&str; 3] = ["unshare", "mmdebstrap", "tar"];
 async fn sealed(root: &Path, stop: &Stop) -> (Result<Vec<Sealed>, SealError>, String) {
     let context = StepContext::new(root);
     let shown = Shown::of(&context);
-    let options = SealOptions { remove: &[], reporter: &context.reporter, stop };
+    let options = SealOptions { remove: &[], reachable: false, reporter: &context.reporter, stop };
     let result = seal(&RootDir::open(root).unwrap(), options).await;
     (result, shown.text())
 }

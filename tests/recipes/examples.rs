@@ -24,10 +24,15 @@ fn folders(below: &Path) -> Vec<PathBuf> {
 #[test]
 fn every_example_is_a_right_recipe() {
     let folders = folders(Path::new("examples"));
-    assert!(folders.contains(&"examples/quickstart/web".into()), "{folders:?}");
+    for name in ["quickstart/web", "codebuild-stage", "existing-pipeline"] {
+        assert!(folders.contains(&Path::new("examples").join(name)), "{folders:?}");
+    }
     for checked in validate::check(&folders, &LoadOptions::default()) {
-        let loaded = checked.outcome.unwrap_or_else(|errors| panic!("{errors}"));
+        let loaded = checked.recipe.unwrap().unwrap_or_else(|errors| panic!("{errors}"));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings[0]);
+        let Some(buildspec) = checked.buildspec else { continue };
+        let buildspec = buildspec.unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(buildspec.warnings.is_empty(), "{}", buildspec.warnings[0].as_warning());
     }
 }
 
@@ -63,14 +68,14 @@ fn what_init_writes_is_a_right_recipe() {
         let folders = folders(&target);
         assert!(!folders.is_empty(), "{}", example.name);
         for checked in validate::check(&folders, &LoadOptions::default()) {
-            checked.outcome.unwrap_or_else(|errors| panic!("{}\n{errors}", example.name));
+            checked.recipe.unwrap().unwrap_or_else(|errors| panic!("{}\n{errors}", example.name));
         }
     }
 }
 
-/// Every file of the example that is embedded whole is in the program.
+/// Every file of the examples that are embedded whole is in the program.
 #[test]
-fn the_quickstart_is_embedded_with_all_its_files() {
+fn the_examples_are_embedded_with_all_their_files() {
     fn files(below: &Path) -> Vec<PathBuf> {
         let entries = below.read_dir().unwrap().map(|entry| entry.unwrap().path());
         entries
@@ -79,12 +84,14 @@ fn the_quickstart_is_embedded_with_all_its_files() {
             .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
             .collect()
     }
-    let whole = Path::new("examples/quickstart");
-    let dir = tempfile::tempdir().unwrap();
-    init::write_example(dir.path(), Some("quickstart")).unwrap();
-    for path in files(whole) {
-        let copy = dir.path().join(path.strip_prefix(whole).unwrap());
-        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(copy).unwrap(), "{}", path.display());
+    for name in ["quickstart", "codebuild-stage", "existing-pipeline"] {
+        let whole = Path::new("examples").join(name);
+        let dir = tempfile::tempdir().unwrap();
+        init::write_example(dir.path(), Some(name)).unwrap();
+        for path in files(&whole) {
+            let copy = dir.path().join(path.strip_prefix(&whole).unwrap());
+            assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(copy).unwrap(), "{}", path.display());
+        }
     }
 }
 
@@ -134,6 +141,47 @@ fn validate_says_of_each_folder_how_it_is() {
     assert_eq!(json[1]["errors"][0]["line"], 2);
     assert!(json[2]["message"].as_str().unwrap().contains("bakehouse init"), "{json}");
     assert!(validate::is_good(&checked[..1]));
+}
+
+/// A buildspec is looked at beside its recipe, or by its own path.
+#[test]
+fn validate_says_of_buildspecs_how_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    };
+    let recipe = "version: 1\nname: a\narchitecture: arm64\nbase: { family: b }\n";
+    put("good/bake.yml", recipe);
+    put("good/buildspec.yml", "version: 0.2\nphases: { build: { commands: [bakehouse bake] } }\n");
+    put("wrong/bake.yml", recipe);
+    put("wrong/buildspec.yml", "version: 0.2\nphases: { biuld: { commands: [make] } }\n");
+    put("alone/buildspec.yml", "version: 0.2\nphases: { build: { on-failure: RETRY, commands: [make] } }\n");
+    let check = |path: &str| validate::check(&[dir.path().join(path)], &LoadOptions::default());
+
+    let good = check("good");
+    assert!(validate::is_good(&good));
+    let text = validate::text(&good);
+    assert!(text.contains("bake.yml: good") && text.contains("buildspec.yml: good"), "{text}");
+    assert!(text.contains("note: `bakehouse bake` mounts file systems"), "{text}");
+    assert_eq!(validate::json(&good)[0]["buildspec"]["notes"][0]["kind"], "need");
+
+    let wrong = check("wrong");
+    assert!(!validate::is_good(&wrong));
+    assert!(validate::text(&wrong).contains("did you mean `build`?"));
+    let json = validate::json(&wrong);
+    assert_eq!((json[0]["good"].clone(), json[0]["buildspec"]["good"].clone()), (false.into(), false.into()));
+    assert_eq!(json[0]["buildspec"]["errors"][0]["path"], "phases.biuld");
+
+    // Where a recipe is missing, a buildspec does not make up for it.
+    assert!(!validate::is_good(&check("alone")));
+    let file = check("alone/buildspec.yml");
+    assert!(validate::is_good(&file) && file[0].recipe.is_none());
+    assert!(validate::text(&file).contains("warning: CodeBuild does not retry"));
+    assert_eq!(validate::json(&file)[0]["buildspec"]["warnings"][0]["kind"], "doubt");
+    // A recipe's own path is no buildspec's.
+    assert!(matches!(check("good/bake.yml")[0].recipe, Some(Err(recipe::RecipeErrors::NotAFolder { .. }))));
 }
 
 #[test]

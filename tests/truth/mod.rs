@@ -35,6 +35,12 @@ fn rows() -> Vec<Row> {
         .collect()
 }
 
+/// The names of all behaviours that are relied on.
+#[cfg(feature = "aws")]
+pub fn ids() -> BTreeSet<String> {
+    rows().into_iter().map(|row| row.id).collect()
+}
+
 #[test]
 fn every_behaviour_is_relied_on_where_the_page_says() {
     let rows = rows();

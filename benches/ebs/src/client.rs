@@ -1,10 +1,11 @@
-//! A client run against an endpoint: how long it took, what processor time and what memory it needed.
+//! A client run against an endpoint, with what it took.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+
+use crate::process::{Cost, run};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
@@ -24,16 +25,12 @@ pub struct Target {
     pub url: String,
     /// Whom to trust.
     pub authority: Option<PathBuf>,
+    /// Whether it takes as many calls as EBS does, and no more.
+    pub is_limited: bool,
 }
 
-/// What a run took.
-#[derive(Clone, Copy, Debug)]
-pub struct Cost {
-    pub wall: Duration,
-    pub processor: Duration,
-    /// The peak of its resident memory in bytes.
-    pub memory: u64,
-}
+/// More blocks a second than any endpoint here takes: coldsnap keeps to no rate at all, and Bakehouse to EBS's.
+const ANY: &str = "1000000";
 
 impl Clients {
     fn command(&self, client: Client, target: &Target) -> Command {
@@ -45,16 +42,25 @@ impl Clients {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.folder)
+            .env("BAKEHOUSE_WORK", self.folder.join("work"));
+        self.reach(&mut command, target);
+        command
+    }
+
+    /// Tells a program where its AWS is.
+    pub fn reach(&self, command: &mut Command, target: &Target) {
+        command
             .env("AWS_ENDPOINT_URL", &target.url)
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
             .env("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("BAKEHOUSE_WORK", self.folder.join("work"));
+            .env("AWS_EC2_METADATA_DISABLED", "true");
         if let Some(authority) = &target.authority {
             command.env("SSL_CERT_FILE", authority);
         }
-        command
+        if !target.is_limited {
+            command.env("BAKEHOUSE_AWS_BLOCK_RATE", ANY);
+        }
     }
 
     /// Stores `disk`, and gives the snapshot's id.
@@ -70,7 +76,7 @@ impl Clients {
             Client::Bakehouse => command.args(["--quiet", "snapshot", "upload"]).args(more).arg(disk),
             Client::Coldsnap => command.args(["upload", "--no-progress"]).args(more).arg(disk),
         };
-        let (out, cost) = run(command)?;
+        let (out, cost) = run(&mut command)?;
         Ok((out.lines().last().context("no snapshot id")?.to_owned(), cost))
     }
 
@@ -87,37 +93,6 @@ impl Clients {
             Client::Bakehouse => command.args(["--quiet", "snapshot", "download", snapshot]).arg(disk),
             Client::Coldsnap => command.args(["download", "--no-progress", snapshot]).arg(disk),
         };
-        Ok(run(command)?.1)
+        Ok(run(&mut command)?.1)
     }
-}
-
-/// Runs it to its end. What it needed is the kernel's own count of the process and what it waited for.
-fn run(mut command: Command) -> anyhow::Result<(String, Cost)> {
-    let began = Instant::now();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-    let mut out = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        std::io::Read::read_to_string(&mut stdout, &mut out)?;
-    }
-    let pid = libc::pid_t::try_from(child.id())?;
-    let mut status = 0;
-    // SAFETY: all zeros is a valid `rusage`, and both pointers are to this function's own variables.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
-    let wall = began.elapsed();
-    if waited != pid {
-        return Err(std::io::Error::last_os_error().into());
-    }
-    if !libc::WIFEXITED(status) || libc::WEXITSTATUS(status) != 0 {
-        bail!("{} ended with the status {status}", command.get_program().display());
-    }
-    let time = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
-    };
-    let processor = time(usage.ru_utime) + time(usage.ru_stime);
-    Ok((out, Cost { wall, processor, memory: usage.ru_maxrss.unsigned_abs() * 1024 }))
 }

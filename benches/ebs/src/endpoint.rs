@@ -1,6 +1,7 @@
 //! An endpoint of the EBS direct APIs with its blocks in memory, as fast as two processors allow that the client needs
-//! too: a thread for each connection, nothing copied that need not be. It is strict where speed could cheat: every
-//! block's checksum, the count and the checksum of a snapshot, tokens of blocks, and nothing readable before it is completed.
+//! too: a thread for each connection, nothing copied that need not be, memory that is there before the run. It is strict where
+//! speed could cheat: the count and the checksum of a snapshot, tokens of blocks, nothing readable before it is completed, and
+//! every block's checksum. The last is verified after the run: EBS does it on other processors than the client's.
 //!
 //! Options: what each answer waits for, how many calls on blocks it takes in a second, TLS.
 
@@ -11,17 +12,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::http::{Answer, Body, Request, pairs};
+use crate::account::{ACCOUNT, Account, Shown, Storage};
+use crate::http::{Answer, Body, Request};
+use crate::memory::Memory;
 
 pub const BLOCK_SIZE: usize = 524_288;
-const ACCOUNT: &str = "123456789012";
 const NOT_FOUND: &str = "ResourceNotFoundException";
 const INVALID: &str = "ValidationException";
 /// Calls on blocks that a limited endpoint takes at once: a tenth of a second's.
@@ -38,8 +40,11 @@ pub struct Options {
 pub struct Endpoint {
     options: Options,
     snapshots: RwLock<BTreeMap<String, Arc<Snapshot>>>,
+    started: AtomicU64,
     puts: Mutex<Tokens>,
     gets: Mutex<Tokens>,
+    memory: Arc<Memory>,
+    pub account: Account,
     pub told: Told,
 }
 
@@ -55,7 +60,6 @@ pub struct Told {
 struct Snapshot {
     /// GiB.
     size: u64,
-    description: String,
     parent: Option<Arc<Snapshot>>,
     blocks: Mutex<BTreeMap<u32, Stored>>,
     completed: Mutex<bool>,
@@ -64,6 +68,7 @@ struct Snapshot {
 #[derive(Clone)]
 struct Stored {
     data: Arc<Vec<u8>>,
+    /// As the client claimed it; [`Endpoint::verify`] looks.
     digest: [u8; 32],
 }
 
@@ -88,21 +93,41 @@ impl Tokens {
 }
 
 impl Endpoint {
-    pub fn new(options: Options) -> Arc<Self> {
+    pub fn new(options: Options, memory: Arc<Memory>) -> Arc<Self> {
         let tokens = || Mutex::new(Tokens { left: 0.0, at: Instant::now() });
         Arc::new(Self {
             options,
             snapshots: RwLock::default(),
+            started: AtomicU64::new(1),
             puts: tokens(),
             gets: tokens(),
+            memory,
+            account: Account::default(),
             told: Told::default(),
         })
     }
 
+    /// That every block that was put has the checksum that came with it.
+    pub fn verify(&self) -> anyhow::Result<()> {
+        let snapshots = self.snapshots.read().ok().context("poisoned")?;
+        for (id, snapshot) in snapshots.iter() {
+            for (index, stored) in snapshot.blocks.lock().ok().context("poisoned")?.iter() {
+                if Sha256::digest(&*stored.data)[..] != stored.digest {
+                    bail!("block {index} of {id} does not have the checksum that it came with");
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets all snapshots.
     pub fn clear(&self) {
-        if let Ok(mut snapshots) = self.snapshots.write() {
-            snapshots.clear();
+        let snapshots = self.snapshots.write().map(|mut all| std::mem::take(&mut *all)).unwrap_or_default();
+        for snapshot in snapshots.into_values() {
+            let blocks = snapshot.blocks.lock().map(|mut all| std::mem::take(&mut *all)).unwrap_or_default();
+            for data in blocks.into_values().filter_map(|stored| Arc::into_inner(stored.data)) {
+                self.memory.give(data);
+            }
         }
     }
 
@@ -139,7 +164,7 @@ impl Endpoint {
     }
 
     fn talk<S: Read + Write>(&self, mut stream: BufReader<S>) -> anyhow::Result<()> {
-        while let Some(request) = Request::read(&mut stream)? {
+        while let Some(request) = Request::read(&mut stream, &self.memory)? {
             let answer = self.answer(request)?;
             if !self.options.latency.is_zero() {
                 std::thread::sleep(self.options.latency);
@@ -158,7 +183,7 @@ impl Endpoint {
             ("GET", ["snapshots", id, "blocks"]) => self.list(id, &request),
             ("POST", ["snapshots", "completion", id]) => self.complete(id, &request),
             ("POST", ["snapshots"]) => self.start(&request),
-            ("POST", [""]) => Ok(self.query(&request)),
+            ("POST", [""]) => self.account.answer(&request, self),
             (method, _) => {
                 Ok(Answer::error(404, "UnknownOperationException", &format!("{method} {path} is not served")))
             }
@@ -191,16 +216,8 @@ impl Endpoint {
             None => None,
         };
         let size = asked["VolumeSize"].as_u64().context("no VolumeSize")?;
-        let snapshot = Snapshot {
-            size,
-            description: asked["Description"].as_str().unwrap_or_default().to_owned(),
-            parent,
-            blocks: Mutex::default(),
-            completed: Mutex::new(false),
-        };
-        let mut snapshots = self.snapshots.write().ok().context("poisoned")?;
-        let id = format!("snap-{:017x}", snapshots.len() + 1);
-        snapshots.insert(id.clone(), Arc::new(snapshot));
+        let snapshot = Snapshot { size, parent, blocks: Mutex::default(), completed: Mutex::new(false) };
+        let id = self.add(snapshot)?;
         Ok(Answer::json(
             201,
             &json!({
@@ -208,6 +225,13 @@ impl Endpoint {
                 "VolumeSize": size, "BlockSize": BLOCK_SIZE,
             }),
         ))
+    }
+
+    fn add(&self, snapshot: Snapshot) -> anyhow::Result<String> {
+        let mut snapshots = self.snapshots.write().ok().context("poisoned")?;
+        let id = format!("snap-{:017x}", self.started.fetch_add(1, Ordering::Relaxed));
+        snapshots.insert(id.clone(), Arc::new(snapshot));
+        Ok(id)
     }
 
     fn put(&self, id: &str, index: u32, request: Request) -> anyhow::Result<Answer> {
@@ -218,10 +242,10 @@ impl Endpoint {
             return Ok(answer);
         }
         let claimed = request.header("x-amz-checksum").unwrap_or_default().to_owned();
-        let digest: [u8; 32] = Sha256::digest(&request.body).into();
-        if request.body.len() != BLOCK_SIZE || STANDARD.encode(digest) != claimed {
+        let digest = STANDARD.decode(&claimed).ok().and_then(|raw| <[u8; 32]>::try_from(raw).ok());
+        let Some(digest) = digest.filter(|_| request.body.len() == BLOCK_SIZE) else {
             return Ok(Answer::error(400, INVALID, "the block's size or checksum is wrong"));
-        }
+        };
         if u64::from(index) >= snapshot.size * 2048 || *snapshot.completed.lock().ok().context("poisoned")? {
             return Ok(Answer::error(
                 400,
@@ -299,56 +323,31 @@ impl Endpoint {
         ];
         Answer { status: 200, headers, body: Body::Block(stored.data) }
     }
+}
 
-    /// The query protocol of EC2 and STS.
-    fn query(&self, request: &Request) -> Answer {
-        let asked = pairs(&String::from_utf8_lossy(&request.body));
-        let get = |name: &str| asked.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        match get("Action") {
-            Some("GetCallerIdentity") => Answer::xml(format!(
-                "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
-                 <GetCallerIdentityResult><Arn>arn:aws:iam::{ACCOUNT}:user/bench</Arn><UserId>AIDABENCH</UserId>\
-                 <Account>{ACCOUNT}</Account></GetCallerIdentityResult>\
-                 <ResponseMetadata><RequestId>0</RequestId></ResponseMetadata></GetCallerIdentityResponse>"
-            )),
-            Some("DescribeSnapshots") => self.describe(&asked),
-            Some("DeleteSnapshot") => {
-                if let (Some(id), Ok(mut snapshots)) = (get("SnapshotId"), self.snapshots.write()) {
-                    snapshots.remove(id);
-                }
-                Answer::xml(ec2("DeleteSnapshot", "<return>true</return>"))
-            }
-            action => {
-                let text = format!("{} is not served", action.unwrap_or("a call without Action"));
-                let body = format!(
-                    "<Response><Errors><Error><Code>InvalidAction</Code><Message>{text}</Message></Error></Errors>\
-                     <RequestID>0</RequestID></Response>"
-                );
-                Answer { status: 400, ..Answer::xml(body) }
-            }
+impl Storage for Endpoint {
+    fn all(&self) -> Vec<Shown> {
+        let snapshots = self.snapshots.read().into_iter().flat_map(|all| all.clone());
+        snapshots
+            .map(|(id, snapshot)| Shown { id, size: snapshot.size, completed: snapshot.is_completed() })
+            .collect()
+    }
+
+    fn delete(&self, id: &str) {
+        if let Ok(mut snapshots) = self.snapshots.write() {
+            snapshots.remove(id);
         }
     }
 
-    fn describe(&self, asked: &[(String, String)]) -> Answer {
-        let ids: Vec<&str> = asked
-            .iter()
-            .filter(|(key, _)| key.starts_with("SnapshotId."))
-            .map(|(_, value)| value.as_str())
-            .collect();
-        let mut items = String::new();
-        for (id, snapshot) in self.snapshots.read().into_iter().flat_map(|all| all.clone()) {
-            if ids.is_empty() || ids.contains(&id.as_str()) {
-                let state = if snapshot.is_completed() { "completed" } else { "pending" };
-                items += &format!(
-                    "<item><snapshotId>{id}</snapshotId><status>{state}</status><ownerId>{ACCOUNT}</ownerId>\
-                     <startTime>2026-01-01T00:00:00.000Z</startTime><progress>100%</progress>\
-                     <volumeSize>{}</volumeSize><encrypted>false</encrypted><description>{}</description></item>",
-                    snapshot.size,
-                    snapshot.description.replace(['<', '&'], " ")
-                );
-            }
-        }
-        Answer::xml(ec2("DescribeSnapshots", &format!("<snapshotSet>{items}</snapshotSet>")))
+    fn copy(&self, id: &str) -> Option<String> {
+        let parent = self.snapshot(id)?;
+        let copy = Snapshot {
+            size: parent.size,
+            parent: Some(parent),
+            blocks: Mutex::default(),
+            completed: Mutex::new(true),
+        };
+        self.add(copy).ok()
     }
 }
 
@@ -374,10 +373,4 @@ impl Snapshot {
 fn token(id: &str, index: u32) -> String {
     // As long as AWS's are, about.
     format!("{id}-{index:08}-AAABAdzxxvGCCNZTxdP3mLBzZCCtHgDCwaWLHjsQmVr7VdXn5hj5Qg5ERBKJ")
-}
-
-fn ec2(action: &str, inner: &str) -> String {
-    format!(
-        "<{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>0</requestId>{inner}</{action}Response>"
-    )
 }

@@ -4,6 +4,8 @@ use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 
 use anyhow::{Context, bail};
 
+use crate::memory::Memory;
+
 /// More than any head of a signed request.
 const LONGEST_HEAD: u64 = 64 << 10;
 
@@ -26,7 +28,7 @@ impl Request {
     }
 
     /// The next one; `None` where the connection was closed between two.
-    pub fn read(from: &mut BufReader<impl Read>) -> anyhow::Result<Option<Self>> {
+    pub fn read(from: &mut BufReader<impl Read>, memory: &Memory) -> anyhow::Result<Option<Self>> {
         let mut line = String::new();
         let mut head = from.by_ref().take(LONGEST_HEAD);
         if head.read_line(&mut line)? == 0 {
@@ -56,7 +58,7 @@ impl Request {
         let length = request.header("content-length").map_or(Ok(0), str::parse)?;
         if length > 0 {
             // Not filled with zeros before it is read.
-            request.body.reserve_exact(length);
+            request.body = memory.take(length);
             let read = from.by_ref().take(length as u64).read_to_end(&mut request.body)?;
             if read != length {
                 bail!("the body breaks off");

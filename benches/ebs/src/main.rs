@@ -6,9 +6,16 @@
 //! ebs-bench serve [--port 8080] [--latency MILLISECONDS] [--rate BLOCKS-A-SECOND] [--tls FOLDER]
 //! ```
 
+mod account;
+mod bake;
+#[path = "../../speed/child.rs"]
+mod child;
 mod client;
 mod endpoint;
 mod http;
+mod memory;
+#[path = "../../speed/process.rs"]
+mod process;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -21,13 +28,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use client::{Client, Clients, Cost, Target};
+use client::{Client, Clients, Target};
 use endpoint::{BLOCK_SIZE, Endpoint, Options};
+use memory::Memory;
+use process::Cost;
 
 /// Bytes of the disk.
 const DISK: u64 = 2 << 30;
 /// What an account may put and get in a second.
 const QUOTA: f64 = 1000.0;
+
+/// What a call takes from another region, or a busy one.
+const FAR: Duration = Duration::from_millis(30);
 
 /// How many times as fast as coldsnap.
 const FASTER: f64 = 1.5;
@@ -35,6 +47,8 @@ const FASTER: f64 = 1.5;
 const PROCESSOR: f64 = 0.6;
 /// Of the quota.
 const OF_THE_QUOTA: f64 = 0.9;
+/// Seconds that a direct bake on an imported base may take besides provisioning, at the quota and 30 ms.
+const BESIDES: f64 = 6.0;
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut words = std::env::args().skip(1).peekable();
@@ -52,10 +66,11 @@ fn main() -> anyhow::Result<ExitCode> {
             }
             None => (None, None),
         };
-        let endpoint = Endpoint::new(Options {
+        let options = Options {
             latency: Duration::from_millis(option("latency").map_or(Ok(0), str::parse)?),
             rate: option("rate").map(str::parse).transpose()?,
-        });
+        };
+        let endpoint = Endpoint::new(options, Arc::default());
         let address = endpoint.serve(option("port").map_or(Ok(8080), str::parse)?, tls)?;
         println!("{address}");
         loop {
@@ -73,8 +88,13 @@ fn main() -> anyhow::Result<ExitCode> {
     // What a killed run left.
     let _ = fs::remove_dir_all(&clients.folder);
     fs::create_dir_all(&clients.folder)?;
-    let mut bench =
-        Bench { runs: option("runs").map_or(Ok(3), str::parse)?, rows: Vec::new(), missed: 0, clients };
+    let mut bench = Bench {
+        runs: option("runs").map_or(Ok(3), str::parse)?,
+        rows: Vec::new(),
+        missed: 0,
+        clients,
+        memory: Arc::new(Memory::of(DISK as usize / BLOCK_SIZE)),
+    };
     let measured = bench.measure(option("only").unwrap_or(""));
     fs::remove_dir_all(&bench.clients.folder)?;
     measured?;
@@ -91,6 +111,8 @@ struct Bench {
     runs: usize,
     rows: Vec<[String; 5]>,
     missed: usize,
+    /// The endpoints'.
+    memory: Arc<Memory>,
 }
 
 impl Bench {
@@ -99,10 +121,10 @@ impl Bench {
         eprintln!("==> writing a disk of {} GiB", DISK >> 30);
         let disk = self.clients.folder.join("disk.raw");
         write_disk(&disk)?;
-        for milliseconds in [0, 30] {
-            let name = format!("{milliseconds} ms");
+        for latency in [Duration::ZERO, FAR] {
+            let name = format!("{} ms", latency.as_millis());
             if name.contains(only) {
-                self.side_by_side(&name, Duration::from_millis(milliseconds), false, &disk)?;
+                self.side_by_side(&name, latency, false, &disk)?;
             }
         }
         if "tls".contains(only) {
@@ -111,11 +133,38 @@ impl Bench {
         if "rate".contains(only) {
             self.at_the_quota(&disk)?;
         }
+        fs::remove_file(&disk)?;
+        if "bake".contains(only) {
+            self.bake()?;
+        }
+        Ok(())
+    }
+
+    /// Direct bakes at the quota and from afar; the middle one counts.
+    fn bake(&mut self) -> anyhow::Result<()> {
+        eprintln!("==> a base of 2 GiB with 750 MiB in use (most of it is mmdebstrap)");
+        let disk = bake::base(&self.clients)?;
+        eprintln!("==> direct bakes on its import, at {QUOTA} blocks a second and {FAR:?}");
+        let (endpoint, target) = self.endpoint(Options { latency: FAR, rate: Some(QUOTA) }, false)?;
+        let mut runs = bake::children(&self.clients, &endpoint, &target, &disk, self.runs)?;
+        endpoint.verify()?;
+        if runs.iter().any(|run| run.import != runs[0].import) {
+            bail!("there is more than one import");
+        }
+        runs.sort_by(|a, b| a.besides.total_cmp(&b.besides));
+        let middle = &runs[runs.len() / 2];
+        let row = |seconds: f64| [format!("{seconds:.2} s"), String::new(), String::new()];
+        let verdict = (middle.besides < BESIDES, format!("{BESIDES} s"));
+        let what = "a direct bake besides provisioning, 64 MiB delta, at 1,000 blocks/s and 30 ms";
+        self.row(what.to_owned(), row(middle.besides), Some(verdict));
+        for (part, seconds) in &middle.parts {
+            self.row(format!("  of it: {part}"), row(*seconds), None);
+        }
         Ok(())
     }
 
     fn endpoint(&self, options: Options, tls: bool) -> anyhow::Result<(Arc<Endpoint>, Target)> {
-        let endpoint = Endpoint::new(options);
+        let endpoint = Endpoint::new(options, self.memory.clone());
         let (config, authority) = if tls {
             let (config, authority) = tls::make(&self.clients.folder)?;
             (Some(config), Some(authority))
@@ -124,13 +173,15 @@ impl Bench {
         };
         let address = endpoint.serve(0, config)?;
         let scheme = if tls { "https" } else { "http" };
-        Ok((endpoint, Target { url: format!("{scheme}://{address}"), authority }))
+        Ok((
+            endpoint,
+            Target { url: format!("{scheme}://{address}"), authority, is_limited: options.rate.is_some() },
+        ))
     }
 
     /// Both clients in turns, the same disk up and down.
     fn side_by_side(&mut self, name: &str, latency: Duration, tls: bool, disk: &Path) -> anyhow::Result<()> {
         let (mut up, mut down) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        // One endpoint a run, so that the memory of all runs is as new.
         for run in 0..self.runs {
             for (number, client) in [Client::Bakehouse, Client::Coldsnap].into_iter().enumerate() {
                 eprintln!("==> {name}: {client:?}, run {} of {}", run + 1, self.runs);
@@ -139,6 +190,7 @@ impl Bench {
                 up[number].push(cost);
                 let back = self.clients.folder.join("back.raw");
                 down[number].push(self.clients.download(client, &target, &snapshot, &back)?);
+                endpoint.verify()?;
                 same(disk, &back)?;
                 fs::remove_file(&back)?;
                 endpoint.clear();
@@ -167,11 +219,12 @@ impl Bench {
     fn at_the_quota(&mut self, disk: &Path) -> anyhow::Result<()> {
         let blocks = DISK as f64 / BLOCK_SIZE as f64;
         eprintln!("==> at {QUOTA} blocks a second");
-        let options = Options { latency: Duration::from_millis(30), rate: Some(QUOTA) };
+        let options = Options { latency: FAR, rate: Some(QUOTA) };
         let (endpoint, target) = self.endpoint(options, false)?;
         let back = self.clients.folder.join("back.raw");
         let (snapshot, up) = self.clients.upload(Client::Bakehouse, &target, disk, &[])?;
         let down = self.clients.download(Client::Bakehouse, &target, &snapshot, &back)?;
+        endpoint.verify()?;
         fs::remove_file(&back)?;
         for (what, cost) in [("upload", up), ("download", down)] {
             let reached = blocks / cost.wall.as_secs_f64() / QUOTA;

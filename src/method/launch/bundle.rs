@@ -1,6 +1,6 @@
 //! What is sent to the instance: the bundle of a plan, and the secrets that its steps take.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use base64::Engine;
 
@@ -24,13 +24,17 @@ const AWS: [&str; 6] = [
 /// Those of them that are told to nobody.
 const HIDDEN: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
-/// Packs the steps with the files that they bring in.
-pub(super) fn pack(plan: &Plan, bench: &Bench) -> Result<Vec<u8>, LaunchError> {
+/// Packs the steps with the files that they bring in, which may be large, into the work folder.
+pub(super) fn pack(plan: &Plan, bench: &Bench) -> Result<PathBuf, LaunchError> {
     let mut entries = Vec::new();
     for (path, input) in &plan.inputs {
         entries.push(entry(path, input, &bench.recipe_dir)?);
     }
-    Ok(Bundle::new(&plan.bake, &plan.steps, &plan.seal, entries).pack(&bench.recipe_dir)?)
+    let path = bench.work.path().join("bundle");
+    let file =
+        std::fs::File::create(&path).map_err(|source| LaunchError::File { path: path.clone(), source })?;
+    Bundle::new(&plan.bake, &plan.steps, &plan.seal, entries).pack(&bench.recipe_dir, file)?;
+    Ok(path)
 }
 
 fn entry(path: &str, input: &Input, folder: &Path) -> Result<Entry, LaunchError> {

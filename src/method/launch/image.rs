@@ -88,7 +88,20 @@ pub(super) async fn create(
     for other in others {
         bench.ledger.adopt(intent(Kind::Snapshot, SNAPSHOT, Role::Temporary), other)?;
     }
+    if plan.encryption.refused && is_encrypted(root, bench).await? {
+        return Err(LaunchError::Encrypted { snapshot: root.to_string() }.into());
+    }
+    if plan.attributes.imds_v2 && !available.attributes.imds_v2 {
+        // CreateImage has no such wish; the image is nobody's yet.
+        retrying(&bench.stop, || images.require_imds_v2(&made)).await?;
+    }
     Ok((made, root.clone(), disk.size))
+}
+
+async fn is_encrypted(snapshot: &SnapshotId, bench: &Bench) -> Result<bool, CloudError> {
+    let query = SnapshotQuery { ids: vec![snapshot.clone()], ..SnapshotQuery::default() };
+    let found = retrying(&bench.stop, || bench.cloud.snapshots.describe(&query)).await?;
+    Ok(found.iter().any(|snapshot| snapshot.encrypt.is_some()))
 }
 
 /// How far the snapshot is, where the cloud says it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::LaunchError;
+use super::{Deadline, LaunchError};
 use crate::cloud::{
     BuildInstance, CloudError, ErrorKind, ImageId, Instance, InstanceId, InstanceState, NewInstance,
     Partition, SubnetQuery, Token, Wait, retrying, until,
@@ -17,25 +17,21 @@ use crate::recipe::{Launch, SubnetChoice};
 const WHAT: &str = "build instance";
 /// How long it may live where the recipe says nothing.
 const WITHIN: Duration = Duration::from_secs(3600);
-/// Seconds of life beyond that: until it can be reached (ten minutes at most), sealing (half an hour at most), and ten
-/// minutes in which its image is begun. Shorter, it would turn itself off under the seal.
-const SPARE: u32 = 600 + 1800 + 600;
+/// Seconds of life beyond that: sealing (half an hour at most) and the last of it (a quarter), and ten minutes in which its
+/// image is begun. Shorter, it would turn itself off under the seal.
+const SPARE: u32 = 1800 + 900 + 600;
 
-/// How long the steps may take, from the launch on.
-pub(super) fn within(launch: &Launch) -> Duration {
-    launch.within.map_or(WITHIN, |span| span.duration())
-}
-
-/// Launches the instance: the first type in the first subnet that has capacity.
+/// Launches the instance: the first type in the first subnet that has capacity. It gives too by when the steps have to be
+/// done.
 pub(super) async fn launch(
     plan: &Plan,
     launch: &Launch,
     image: &ImageId,
     bench: &Bench,
-) -> Result<InstanceId, BakeCause> {
+) -> Result<(InstanceId, Deadline), BakeCause> {
     let local = bench.cloud.place.partition == Partition::local();
-    let lifetime = u32::try_from(within(launch).as_secs()).unwrap_or(u32::MAX).saturating_add(SPARE);
-    let user_data = user_data(bench.cloud.commands.agent(), lifetime);
+    let within = launch.within.map_or(WITHIN, |span| span.duration());
+    let lifetime = u32::try_from(within.as_secs()).unwrap_or(u32::MAX).saturating_add(SPARE);
     let kinds: Vec<Option<String>> = if local || launch.instance_types.is_empty() {
         vec![None]
     } else {
@@ -48,7 +44,7 @@ pub(super) async fn launch(
             let new = NewInstance {
                 image: image.clone(),
                 kind: kind.clone(),
-                user_data: user_data.clone(),
+                user_data: user_data(bench.cloud.commands.agent(), lifetime),
                 boot_mode: None,
                 root_size: plan.size,
                 lifetime_seconds: lifetime,
@@ -57,6 +53,8 @@ pub(super) async fn launch(
                     subnet: subnet.clone(),
                     security_groups: launch.security_groups.clone(),
                     spot: launch.spot,
+                    root: plan.root_volume,
+                    encrypt: plan.encryption.key.clone().filter(|_| !local),
                 }),
                 tags: plan.temporary_tags(),
             };
@@ -74,21 +72,52 @@ pub(super) async fn launch(
                 tags: new.tags.clone(),
                 role: Role::Temporary,
             };
+            let deadline = Deadline::after(within);
             let launched =
                 bench.ledger.create(intent, &bench.stop, || bench.cloud.instances.launch(&new, &token)).await;
-            match launched.map_err(BakeCause::from) {
-                Err(BakeCause::Cloud(error)) if error.kind == ErrorKind::Capacity => {
-                    bench.reporter.warning(format!("no capacity for {}: {error}", what.trim()));
-                    refused = Some(error);
-                }
-                other => return other,
-            }
+            let refusal = match launched.map_err(BakeCause::from) {
+                Err(BakeCause::Cloud(error)) if error.kind == ErrorKind::Capacity => error,
+                Err(other) => return Err(other),
+                Ok(id) => match ended_early(&id, bench).await? {
+                    None => return Ok((id, deadline)),
+                    // It is in the ledger, and gone.
+                    Some(error) => error,
+                },
+            };
+            let how = if refusal.kind == ErrorKind::Capacity { "no capacity for" } else { "no instance of" };
+            bench.reporter.warning(format!("{how} {}: {refusal}", what.trim()));
+            refused = Some(refusal);
         }
     }
     Err(match refused {
         Some(error) => LaunchError::Capacity { source: error }.into(),
         None => LaunchError::NoSubnet.into(),
     })
+}
+
+/// Waits until it runs. One that ends before, as where the cloud finds out late that there is no room, gives why: the next
+/// type or subnet may do.
+async fn ended_early(id: &InstanceId, bench: &Bench) -> Result<Option<CloudError>, BakeCause> {
+    const RUNNING: Wait =
+        Wait { what: "instance running", every: Duration::from_secs(2), within: Duration::from_secs(300) };
+    let (instances, place) = (&bench.cloud.instances, &bench.cloud.place);
+    let ended = until(RUNNING, place, &bench.stop, || async {
+        let found = match instances.describe(id).await {
+            // A part of EC2 does not know it yet.
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        match found.state {
+            InstanceState::Pending => Ok(None),
+            InstanceState::Running => Ok(Some(None)),
+            _ => Ok(Some(Some(found))),
+        }
+    });
+    Ok(ended.await?.map(|found| {
+        let kind = if found.ended_by_cloud { ErrorKind::Capacity } else { ErrorKind::Invalid };
+        let reason = found.reason.as_deref().unwrap_or("without a reason");
+        CloudError::new(kind, "RunInstances", place, format!("{id} ended before it ran ({reason})"))
+    }))
 }
 
 /// The subnets to try.
@@ -128,12 +157,13 @@ fn user_data(agent: &str, lifetime: u32) -> Vec<u8> {
 }
 
 /// Waits until commands reach it.
-pub(super) async fn ready(id: &InstanceId, bench: &Bench) -> Result<(), BakeCause> {
+pub(super) async fn ready(id: &InstanceId, deadline: Deadline, bench: &Bench) -> Result<(), BakeCause> {
     let commands = &bench.cloud.commands;
+    let (left, most) = (deadline.left()?, commands.ready_within());
     let wait = Wait {
         what: "instance reachable by commands",
         every: Duration::from_secs(5),
-        within: commands.ready_within(),
+        within: most.min(left),
     };
     let reached = until(wait, &bench.cloud.place, &bench.stop, || async {
         still_there(id, bench).await?;
@@ -141,6 +171,9 @@ pub(super) async fn ready(id: &InstanceId, bench: &Bench) -> Result<(), BakeCaus
     });
     match reached.await {
         Err(source) if source.operation == "wait" && !bench.stop.is_requested() => {
+            if left < most {
+                return Err(deadline.over().into());
+            }
             Err(LaunchError::Unreached { instance: id.to_string(), source }.into())
         }
         other => Ok(other?),
@@ -166,40 +199,4 @@ pub(super) async fn still_there(id: &InstanceId, bench: &Bench) -> Result<Instan
         &bench.cloud.place,
         format!("{id} ended in the middle ({reason})"),
     ))
-}
-
-/// Waits until it is off; one that does not turn itself off is stopped.
-pub(super) async fn off(id: &InstanceId, bench: &Bench) -> Result<(), BakeCause> {
-    const BY_ITSELF: Duration = Duration::from_secs(120);
-    // EC2 takes the power away from a system that does not end, after some minutes.
-    const STOPPED: Wait =
-        Wait { what: "instance stopped", every: Duration::from_secs(3), within: Duration::from_secs(900) };
-    let (instances, place) = (&bench.cloud.instances, &bench.cloud.place);
-    let is_off = || async {
-        match instances.describe(id).await?.state {
-            InstanceState::Stopped => Ok(Some(true)),
-            InstanceState::Stopping => Ok(Some(false)),
-            InstanceState::ShuttingDown | InstanceState::Terminated => Err(CloudError::new(
-                ErrorKind::Invalid,
-                "DescribeInstances",
-                place,
-                format!("{id} was terminated before an image was made of it"),
-            )),
-            InstanceState::Pending | InstanceState::Running => Ok(None),
-        }
-    };
-    let wait = Wait { within: BY_ITSELF, ..STOPPED };
-    match until(wait, place, &bench.stop, is_off).await {
-        Ok(_) => {}
-        Err(error) if error.operation == "wait" && !bench.stop.is_requested() => {
-            bench.reporter.warning(
-                "the machine did not turn itself off after the seal: what it writes while it is stopped (a random seed, \
-                 logs, its agent's state) may be in the image",
-            );
-            retrying(&bench.stop, || instances.stop(id)).await?;
-        }
-        Err(error) => return Err(error.into()),
-    }
-    until(STOPPED, place, &bench.stop, || async { Ok(is_off().await?.filter(|off| *off)) }).await?;
-    Ok(())
 }

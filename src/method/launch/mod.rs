@@ -2,22 +2,19 @@
 //! image of it. Knows of no cloud how commands and files get in: that is the seam's.
 
 mod bundle;
+mod finish;
 mod image;
 mod instance;
 mod provisioner;
 mod remote;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
-use super::store::pipe;
-use super::{BakeCause, BakeError, Baked, Bench, Method};
-use crate::cloud::{Cloud, CloudError, CommandState, ErrorKind, ObjectsId, Partition, SnapshotId, retrying};
-use crate::disk::{BlockMap, Disk, SparseDisk, TransferError};
+use super::{BakeCause, BakeError, Baked, Bench, Method, made};
+use crate::cloud::{Cloud, CloudError, CommandState, ObjectContent, ObjectsId, Partition, retrying};
 use crate::ledger::{Intent, Kind, Role};
 use crate::plan::{BasePlan, Plan};
 use crate::provision::{BundleError, OutcomeEnd};
@@ -53,26 +50,31 @@ async fn bake(plan: &Plan, bench: &Bench) -> Result<Baked, BakeCause> {
 
     let phase = bench.reporter.phase("bringing the steps to where the instance finds them");
     let bucket = launch.bucket.clone().unwrap_or_else(|| LOCAL_BUCKET.to_owned());
-    let objects = Objects::announce(&bucket, secrets.is_some(), plan, bench)?;
-    let read = std::fs::read(&program).map_err(|source| LaunchError::File { path: program, source })?;
-    objects.put("provisioner", read.into(), plan, bench).await?;
-    objects.put("bundle", packed.into(), plan, bench).await?;
+    let objects = Objects::announce(&bucket, secrets.is_some(), plan, bench).await?;
+    objects.put("provisioner", ObjectContent::File(program), plan, bench).await?;
+    objects.put("bundle", ObjectContent::File(packed), plan, bench).await?;
     if let Some(secrets) = &secrets {
         let text =
             serde_json::to_vec(secrets).map_err(|error| BakeCause::Other { what: error.to_string() })?;
-        objects.put("secrets", text.into(), plan, bench).await?;
+        objects.put("secrets", ObjectContent::Bytes(text.into()), plan, bench).await?;
     }
     timings.push(Timing::new("bring the steps in", phase.done()));
 
     let phase = bench.reporter.phase(format!("launching an instance of {base}"));
-    let id = instance::launch(plan, &launch, base, bench).await?;
+    let (id, deadline) = instance::launch(plan, &launch, base, bench).await?;
     bench.reporter.note(format!("{id} was launched; it ends by itself when its time is over"));
-    instance::ready(&id, bench).await?;
+    instance::ready(&id, deadline, bench).await?;
+    // A spot instance that turns itself off is terminated, and EC2 stops none: its image is made while it runs, by a
+    // CreateImage that reboots it.
+    let runs = launch.spot && !local;
+    if runs {
+        finish::has_console(&id, bench).await?;
+    }
     timings.push(Timing::new("launch", phase.done()));
 
     let mut remote = Remote { instance: id.clone(), objects: &objects, bench, seen: 0 };
     let phase = bench.reporter.phase("running the steps on the instance");
-    let outcome = remote.provision(instance::within(&launch)).await?;
+    let outcome = remote.provision(deadline).await?;
     phase.done();
     let OutcomeEnd::Done(installed) = outcome.end else { return Err(LaunchError::Unfinished.into()) };
     timings.extend(
@@ -82,38 +84,40 @@ async fn bake(plan: &Plan, bench: &Bench) -> Result<Baked, BakeCause> {
         }),
     );
 
-    // A spot instance that turns itself off is terminated, and EC2 stops none: its image is made while it runs, by a
-    // CreateImage that reboots it.
-    let runs = launch.spot && !local;
     let phase = bench.reporter.phase("sealing");
-    remote.seal(!runs, SEALING).await?;
-    if !runs {
-        instance::off(&id, bench).await?;
-    }
+    remote.seal(SEALING).await?;
+    finish::finish(&remote, &plan.bake, runs).await?;
     timings.push(Timing::new("seal", phase.done()));
 
     let phase = bench.reporter.phase("making the image");
     let (image, snapshot, size) = image::create(plan, &id, bench).await?;
     timings.push(Timing::new("make the image", phase.done()));
     let phase = bench.reporter.phase(format!("reading {snapshot} for the record"));
-    let map = map(&snapshot, size, bench).await?;
+    let map = made::map(&snapshot, size, bench).await?;
     timings.push(Timing::new("read the image", phase.done()));
     Ok(Baked { snapshot, image: Some(image), base: None, changed: map.len() as u64, map, installed, timings })
 }
 
-/// The blocks of the image's snapshot. Where the account may not read them, as those of some vendors' images, the record is
-/// without.
-async fn map(snapshot: &SnapshotId, size: u32, bench: &Bench) -> Result<BlockMap, BakeCause> {
-    let path = bench.work.disk();
-    let disk: Arc<dyn Disk> = Arc::new(SparseDisk::create(&path, u64::from(size) << 30)?);
-    match pipe(bench).download(snapshot, &disk).await {
-        Err(TransferError::Cloud(error) | TransferError::Get { source: error, .. })
-            if matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid) =>
-        {
-            bench.reporter.warning(format!("the record has no block map: {error}"));
-            Ok(BlockMap::new(size))
-        }
-        map => Ok(map?),
+/// By when the steps have to be done: `launch.within` after the launch, whatever the boot took of it.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: tokio::time::Instant,
+    within: Duration,
+}
+
+impl Deadline {
+    fn after(within: Duration) -> Self {
+        Self { at: tokio::time::Instant::now() + within, within }
+    }
+
+    /// The time that is left.
+    fn left(self) -> Result<Duration, LaunchError> {
+        let left = self.at.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() { Err(self.over()) } else { Ok(left) }
+    }
+
+    fn over(self) -> LaunchError {
+        LaunchError::Over { seconds: self.within.as_secs() }
     }
 }
 
@@ -127,11 +131,18 @@ struct Objects {
 
 impl Objects {
     /// In the ledger before there is any.
-    fn announce(bucket: &str, has_secrets: bool, plan: &Plan, bench: &Bench) -> Result<Self, BakeCause> {
+    async fn announce(
+        bucket: &str,
+        has_secrets: bool,
+        plan: &Plan,
+        bench: &Bench,
+    ) -> Result<Self, BakeCause> {
         let prefix = format!("bakehouse/{}", plan.bake);
         let id = ObjectsId::new(bucket, &prefix).ok_or_else(|| BakeCause::Other {
             what: format!("launch.bucket: `{bucket}` is no bucket's name"),
         })?;
+        // Of a bucket that takes nothing from here, another account's or one that is not there, nothing is to be undone.
+        retrying(&bench.stop, || bench.cloud.objects.list(bucket, &prefix)).await?;
         let intent = Intent {
             kind: Kind::Objects,
             place: bench.cloud.place.clone(),
@@ -152,13 +163,19 @@ impl Objects {
         format!("{}/{name}", self.id.prefix())
     }
 
-    async fn put(&self, name: &str, content: Bytes, plan: &Plan, bench: &Bench) -> Result<(), CloudError> {
+    async fn put(
+        &self,
+        name: &str,
+        content: ObjectContent,
+        plan: &Plan,
+        bench: &Bench,
+    ) -> Result<(), CloudError> {
         // S3 takes ten tags of an object: ours are enough.
         let own = plan.temporary_tags().into_iter().filter(|(key, _)| {
             ["bakehouse:bake", "bakehouse:stage", "bakehouse:expires"].contains(&key.as_str())
         });
         let (key, tags) = (self.key(name), own.collect());
-        retrying(&bench.stop, || self.cloud.objects.put(self.bucket(), &key, content.clone(), &tags)).await
+        retrying(&bench.stop, || self.cloud.objects.put(self.bucket(), &key, &content, &tags)).await
     }
 
     async fn link(&self, name: &str, lasting: Duration) -> Result<String, CloudError> {
@@ -184,7 +201,7 @@ pub enum LaunchError {
         "launch.subnet: no subnet with a free address was found; name one, or give the region a default VPC"
     )]
     NoSubnet,
-    #[error("launch.instance-types: none of them has capacity; name more, or try later")]
+    #[error("launch.instance-types: no instance came up, of any of them; name more, or try later")]
     Capacity { source: CloudError },
     #[error(
         "commands do not reach {instance}: its subnet needs a way out to SSM and S3 (a NAT gateway, or VPC endpoints), \
@@ -192,16 +209,33 @@ pub enum LaunchError {
          (on the local cloud: cloud-init and an ssh server)"
     )]
     Unreached { instance: String, source: CloudError },
+    #[error(
+        "launch.within: the steps were not done {seconds} s after the launch, the boot included; give them more"
+    )]
+    Over { seconds: u64 },
     #[error("step {number} ({name}) failed: {why}")]
     Step { number: usize, name: String, why: String },
     #[error("provisioning the instance failed: {why}")]
     Failed { why: String },
     #[error("the instance gave no result ({state:?}); its last lines:\n    {tail}")]
     NoResult { state: CommandState, tail: String },
+    #[error("the instance did not come back from a reboot that a step asked for ({state:?})")]
+    NoReboot { state: CommandState },
+    #[error(
+        "whether {instance} is sealed cannot be seen, as it would be by its console: name types of the Nitro system in \
+         launch.instance-types, or set launch.spot to false"
+    )]
+    NoConsole { instance: String, source: CloudError },
+    #[error("{instance} neither turned itself off nor said on its console that it is sealed: bake again")]
+    Unsealed { instance: String, source: CloudError },
     #[error("the instance did not finish its steps")]
     Unfinished,
     #[error("a stop was asked for")]
     Stopped,
+    #[error(
+        "disk.encrypt: {snapshot} is encrypted, as the base is, which cannot be undone; take `encrypt` out, or name a key"
+    )]
+    Encrypted { snapshot: String },
     #[error("{image} has no root volume with a snapshot")]
     NoRoot { image: String },
 }

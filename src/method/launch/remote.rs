@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{LaunchError, Objects};
+use super::{Deadline, LaunchError, Objects};
 use crate::cloud::{
     CloudError, CommandId, CommandState, ErrorKind, Execution, InstanceId, NewCommand, OutputTo, Wait,
     retrying, until,
@@ -16,18 +16,32 @@ use crate::report::Event;
 const FOLDER: &str = "/var/lib/bakehouse/bundle";
 /// In memory.
 const SECRETS: &str = "/run/bakehouse-provision/secrets";
+/// How long a link is good: until the command has come (two minutes at most) and has begun to fetch the last file, and no
+/// longer, since whoever may read the history of commands can read it there.
+const LINK: Duration = Duration::from_secs(900);
 /// How often is looked whether a command has ended.
 const LOOK: Duration = Duration::from_secs(2);
 /// How often is asked for what it wrote, and whether the instance is still there.
 const FOLLOW: Duration = Duration::from_secs(6);
 /// For a look at the events.
 const FOLLOWING: Duration = Duration::from_secs(60);
+/// For the last of the seal to begin.
+const BEGINNING: Duration = Duration::from_secs(120);
 /// How long a part of a cloud may not know of a command that was just sent.
 const KNOWN: Duration = Duration::from_secs(120);
 const SENT_ONCE: &str =
     "whether the instance got the command is not known, and it must not run twice: bake again";
 /// Lines of a command's output that an error shows.
 const TAIL: usize = 10;
+
+/// Where a command's output is wanted.
+#[derive(Clone, Copy, Debug)]
+enum Output {
+    /// In its answer, which may be cut.
+    Answer,
+    /// As a whole, in an object.
+    Object,
+}
 
 /// The instance as commands are sent to it.
 pub(super) struct Remote<'a> {
@@ -39,39 +53,85 @@ pub(super) struct Remote<'a> {
 }
 
 impl Remote<'_> {
-    /// Brings everything in and runs the steps, through reboots.
-    pub async fn provision(&mut self, within: Duration) -> Result<Outcome, BakeCause> {
-        let program = self.objects.link("provisioner", within).await?;
-        let bundle = self.objects.link("bundle", within).await?;
+    /// Brings everything in and runs the steps, by a command from each boot on.
+    pub async fn provision(&mut self, deadline: Deadline) -> Result<Outcome, BakeCause> {
+        let mut boot = 0;
+        loop {
+            let script = self.provisioning(boot).await?;
+            let execution = self.run(&script, deadline.left()?, true).await?;
+            if execution.state == CommandState::TimedOut {
+                return Err(deadline.over().into());
+            }
+            let outcome = self.outcome(&execution).await?;
+            match (&outcome.end, execution.state) {
+                (OutcomeEnd::Reboot, CommandState::Ended(0)) => boot += 1,
+                (OutcomeEnd::Reboot, state) => return Err(LaunchError::NoReboot { state }.into()),
+                _ => return Ok(outcome),
+            }
+        }
+    }
+
+    /// The script that runs the steps up to the next reboot. After that it is run once more, by whoever runs commands, and
+    /// only says that it was: its links may be over by then.
+    async fn provisioning(&self, boot: u32) -> Result<String, BakeCause> {
+        let ran = format!("{FOLDER}/ran-{boot}");
+        let rebooted = Outcome { end: OutcomeEnd::Reboot, timings: Vec::new() };
+        let rebooted = serde_json::to_string_pretty(&rebooted)
+            .map_err(|error| BakeCause::Other { what: error.to_string() })?;
         let mut script = format!(
-            "{FETCH}\nmkdir -p {FOLDER} /run/bakehouse-provision\n\
-             [ -e {FOLDER}/bundle ] || {{ fetch '{program}' {FOLDER}/bakehouse && chmod 755 {FOLDER}/bakehouse && \
-             fetch '{bundle}' {FOLDER}/bundle; }} || exit 90\n"
+            "[ ! -e {ran} ] || {{ echo '{rebooted}'; exit 0; }}\n{FETCH}\nmkdir -p {FOLDER} /run/bakehouse-provision\n"
         );
         let mut secrets = String::new();
         if self.objects.has_secrets {
-            // After a reboot again: they are in memory only.
-            let link = self.objects.link("secrets", within).await?;
+            // At each boot again: they are in memory only.
+            let link = self.objects.link("secrets", LINK).await?;
             script.push_str(&format!("fetch '{link}' {SECRETS} || exit 90\n"));
             secrets = format!(" --secrets {SECRETS}");
         }
+        if boot == 0 {
+            let program = self.objects.link("provisioner", LINK).await?;
+            let bundle = self.objects.link("bundle", LINK).await?;
+            script.push_str(&format!(
+                "fetch '{program}' {FOLDER}/bakehouse && chmod 755 {FOLDER}/bakehouse && \
+                 fetch '{bundle}' {FOLDER}/bundle || exit 90\n"
+            ));
+        }
         script.push_str(QUIET);
-        script.push_str(&format!("exec {FOLDER}/bakehouse provision --root / --bundle {FOLDER}{secrets}\n"));
-        let execution = self.run(&script, within, true).await?;
-        self.outcome(&execution).await
+        script.push_str(&format!(
+            ": >{ran}\nexec {FOLDER}/bakehouse provision --root / --bundle {FOLDER}{secrets}\n"
+        ));
+        Ok(script)
     }
 
-    /// Seals the root; then the machine turns itself off.
-    pub async fn seal(&mut self, then_off: bool, within: Duration) -> Result<Outcome, BakeCause> {
-        let off = if then_off { " --then-off" } else { "" };
-        let script = format!("exec {FOLDER}/bakehouse provision --root / --bundle {FOLDER} --seal{off}\n");
+    /// Seals the root, but for what lets commands in: without it the answer would not come back.
+    pub async fn seal(&mut self, within: Duration) -> Result<Outcome, BakeCause> {
+        let script =
+            format!("exec {FOLDER}/bakehouse provision --root / --bundle {FOLDER} --seal --reachable\n");
         let execution = self.run(&script, within, false).await?;
         self.outcome(&execution).await
     }
 
+    /// Begins the last of the seal, which takes away what lets commands in, this one's answer perhaps among it; then the
+    /// machine may turn itself off.
+    pub async fn finish(&self, then_off: bool) -> Result<CommandId, BakeCause> {
+        let off = if then_off { " --then-off" } else { "" };
+        let script = format!("exec {FOLDER}/bakehouse provision --root / --bundle {FOLDER} --finish{off}\n");
+        self.send(&script, BEGINNING, Output::Answer).await
+    }
+
+    /// Why the last of the seal did not begin, where its command says that. Any other end says nothing: it may be that of
+    /// the agent.
+    pub async fn refused(&self, command: &CommandId) -> Option<String> {
+        let execution = self.bench.cloud.commands.poll(&self.instance, command).await.ok()?;
+        match last_outcome(&execution.output)?.end {
+            OutcomeEnd::Failed(failure) => Some(failure.why),
+            _ => None,
+        }
+    }
+
     /// Runs a script to its end.
     async fn run(&mut self, script: &str, within: Duration, follow: bool) -> Result<Execution, BakeCause> {
-        let id = self.send(script, within).await?;
+        let id = self.send(script, within, Output::Object).await?;
         let ended = self.wait(&id, follow).await;
         if ended.is_err() {
             // The instance is ended in any case: this only makes it sooner.
@@ -80,14 +140,12 @@ impl Remote<'_> {
         ended
     }
 
-    async fn send(&self, script: &str, within: Duration) -> Result<CommandId, BakeCause> {
+    async fn send(&self, script: &str, within: Duration, output: Output) -> Result<CommandId, BakeCause> {
+        let to = || OutputTo { bucket: self.objects.bucket().to_owned(), prefix: self.objects.key("output") };
         let new = NewCommand {
             script: script.to_owned(),
             within,
-            output: Some(OutputTo {
-                bucket: self.objects.bucket().to_owned(),
-                prefix: self.objects.key("output"),
-            }),
+            output: matches!(output, Output::Object).then(to),
         };
         let commands = &self.bench.cloud.commands;
         // Not by the ledger: a command is over with its instance. SSM has no token for it, so one whose answer is lost is
@@ -153,22 +211,31 @@ impl Remote<'_> {
             "[ ! -e {FOLDER}/events.jsonl ] || exec {FOLDER}/bakehouse provision --root / --bundle {FOLDER} --events {}\n",
             self.seen
         );
-        let Ok(id) = self.send(&script, FOLLOWING).await else { return };
+        let mut looked = self.look(&script, Output::Answer).await;
+        if looked.as_ref().is_some_and(|looked| looked.cut) {
+            // Seldom, and so no look leaves an object for nothing.
+            looked = self.look(&script, Output::Object).await;
+        }
+        let Some(looked) = looked else { return };
+        if let Ok(text) = self.whole(&looked).await {
+            self.relay(&text);
+        }
+    }
+
+    /// Runs a short script; `None` where it cannot be run just now.
+    async fn look(&self, script: &str, output: Output) -> Option<Execution> {
+        let id = self.send(script, FOLLOWING, output).await.ok()?;
         let began = tokio::time::Instant::now();
         while began.elapsed() < FOLLOWING && !self.bench.stop.is_requested() {
             tokio::time::sleep(LOOK / 2).await;
             match self.bench.cloud.commands.poll(&self.instance, &id).await {
                 Ok(Execution { state: CommandState::Pending | CommandState::Running, .. }) => {}
-                Ok(execution) => {
-                    if let Ok(text) = self.whole(&execution).await {
-                        self.relay(&text);
-                    }
-                    return;
-                }
+                Ok(execution) => return Some(execution),
                 Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotYet) => {}
-                Err(_) => return,
+                Err(_) => return None,
             }
         }
+        None
     }
 
     fn relay(&mut self, text: &str) {
@@ -196,11 +263,11 @@ impl Remote<'_> {
             return Ok(execution.output.clone());
         };
         let (objects, bucket) = (&self.bench.cloud.objects, self.objects.bucket());
+        let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
         let bytes = until(THERE, &self.bench.cloud.place, &self.bench.stop, || async {
-            match objects.get(bucket, key).await {
-                Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-                other => other.map(Some),
-            }
+            // To whoever may not list the bucket's objects as such, S3 calls one that is not there yet a denied one.
+            let there = objects.list(bucket, folder).await?.iter().any(|object| object.key == *key);
+            if there { objects.get(bucket, key).await.map(Some) } else { Ok(None) }
         })
         .await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())

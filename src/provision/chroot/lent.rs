@@ -54,6 +54,15 @@ impl Lent {
         Ok(lent)
     }
 
+    /// Gives all of them back, the last one first, and goes on past a failure; the first one is told.
+    pub(in crate::provision) fn give_all_back(lent: &mut Vec<Self>, root: &RootDir) -> Result<(), RootError> {
+        let mut first = Ok(());
+        while let Some(one) = lent.pop() {
+            first = first.and(one.give_back(root));
+        }
+        first
+    }
+
     /// Puts back what was there. Where a step put something else in the lent file's place, or wrote into it, that is
     /// what the image was meant to have: it stays, and what was there before goes.
     pub(in crate::provision) fn give_back(&self, root: &RootDir) -> Result<(), RootError> {

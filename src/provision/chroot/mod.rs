@@ -200,7 +200,7 @@ impl ChrootRoot {
     /// # Errors
     /// The first thing that could not be taken back. The image must not be used then.
     pub async fn leave(mut self) -> Result<(), RootError> {
-        let mut first = self.give_back();
+        let mut first = Lent::give_all_back(&mut self.lent, &self.dir);
         for path in std::mem::take(&mut self.diverted) {
             first = first.and(self.divert("--remove", path).await);
         }
@@ -209,14 +209,6 @@ impl ChrootRoot {
         }
         if let Some(mounts) = self.mounts.take() {
             first = first.and(mounts.close());
-        }
-        first
-    }
-
-    fn give_back(&mut self) -> Result<(), RootError> {
-        let mut first = Ok(());
-        while let Some(lent) = self.lent.pop() {
-            first = first.and(lent.give_back(&self.dir));
         }
         first
     }
@@ -253,7 +245,7 @@ impl Drop for ChrootRoot {
     fn drop(&mut self) {
         // After `leave` there is nothing left to do. Without it the diversion stays: to undo it, a command would have
         // to run, and the image of a bake that got here is thrown away.
-        let _ = self.give_back();
+        let _ = Lent::give_all_back(&mut self.lent, &self.dir);
         if let Some(servers) = self.name_servers.take() {
             let _ = servers.give_back(&self.dir);
         }
@@ -271,9 +263,8 @@ impl Root for ChrootRoot {
         if let Some(servers) = &self.name_servers {
             servers.renew(&self.dir)?;
         }
-        if command.argv.iter().any(|word| word.contains('\0')) || command.workdir.contains('\0') {
-            return Err(RootError::Nul);
-        }
+        let environment = self.environment(command);
+        command.check(&environment)?;
         let words = self.command_line(&command.workdir);
         let result = Cmd::new(&words[0])
             .args(&words[1..])
@@ -281,7 +272,7 @@ impl Root for ChrootRoot {
             .apart_from_the_machine()
             .clear_env()
             .env("PATH", PATH)
-            .env("BAKEHOUSE_ENV", assignments(&self.environment(command))?)
+            .env("BAKEHOUSE_ENV", assignments(&environment))
             .stdin(command.stdin.clone())
             .timeout(command.timeout)
             .stream(stop, on_line)
@@ -301,8 +292,7 @@ impl Root for ChrootRoot {
     }
 
     fn entry(&self) -> Option<Vec<OsString>> {
-        // The usual variables have names and values that are always good.
-        let env = assignments(&self.environment(&RootCommand::new([""]))).ok()?;
+        let env = assignments(&self.environment(&RootCommand::new([""])));
         let mut words: Vec<OsString> = vec!["env".into(), "-i".into(), format!("PATH={PATH}").into()];
         words.push(format!("BAKEHOUSE_ENV={env}").into());
         words.extend(self.command_line("/"));
@@ -336,20 +326,9 @@ impl Root for ChrootRoot {
     }
 }
 
-/// `export` lines for a shell.
-fn assignments(env: &BTreeMap<String, String>) -> Result<String, RootError> {
-    let mut lines = String::new();
-    for (name, value) in env {
-        let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if name.is_empty() || !letters || name.starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(RootError::Variable { name: name.clone() });
-        }
-        if value.contains('\0') {
-            return Err(RootError::Nul);
-        }
-        lines.push_str(&format!("export {name}={}\n", shell_word(value)));
-    }
-    Ok(lines)
+/// `export` lines for a shell, of variables that are good.
+fn assignments(env: &BTreeMap<String, String>) -> String {
+    env.iter().map(|(name, value)| format!("export {name}={}\n", shell_word(value))).collect()
 }
 
 /// The error says the command's name, not that of the program of the host which enters the root.
@@ -371,12 +350,14 @@ mod tests {
     #[test]
     fn a_variable_is_a_name_and_a_quoted_value() {
         let env = BTreeMap::from([("A".to_owned(), "it's; rm -rf /".to_owned())]);
-        assert_eq!(assignments(&env).unwrap(), "export A='it'\\''s; rm -rf /'\n");
+        assert_eq!(assignments(&env), "export A='it'\\''s; rm -rf /'\n");
+        let command = RootCommand::new([""]);
+        command.check(&env).unwrap();
         for name in ["", "1A", "A B", "A=B", "A;reboot", "é"] {
             let env = BTreeMap::from([(name.to_owned(), String::new())]);
-            assert!(matches!(assignments(&env), Err(RootError::Variable { .. })), "{name}");
+            assert!(matches!(command.check(&env), Err(RootError::Variable { .. })), "{name}");
         }
         let env = BTreeMap::from([("A".to_owned(), "\0".to_owned())]);
-        assert!(matches!(assignments(&env), Err(RootError::Nul)));
+        assert!(matches!(command.check(&env), Err(RootError::Nul)));
     }
 }

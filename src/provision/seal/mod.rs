@@ -28,6 +28,9 @@ use paths::{Kind, PATHS};
 pub struct SealOptions<'a> {
     /// What the recipe wants removed: see [`check_remove`].
     pub remove: &'a [String],
+    /// Leaves what lets commands into a machine that runs, so that it can be told what came of this: it is sealed once
+    /// more, without this.
+    pub reachable: bool,
     pub reporter: &'a Reporter,
     /// Ends the labelling, which on a large root is the seal's longest part.
     pub stop: &'a Stop,
@@ -58,12 +61,12 @@ pub async fn seal(root: &RootDir, options: SealOptions<'_>) -> Result<Vec<Sealed
     identity::host_name(root, &mut done)?;
     for (what, kind, patterns) in PATHS {
         for pattern in *patterns {
-            remove(root, what, *kind, pattern, &mut done)?;
+            remove(root, what, *kind, pattern, options, &mut done)?;
         }
     }
     logs::clear(root, "/var/log", &mut done)?;
     for pattern in options.remove {
-        remove(root, "named by the recipe", Kind::Whole, pattern, &mut done)?;
+        remove(root, "named by the recipe", Kind::Whole, pattern, options, &mut done)?;
     }
     selinux::label(root, options, &mut done).await?;
     if done.iter().any(|sealed| sealed.what == paths::HOST_KEYS) && !root.exists("/usr/bin/cloud-init") {
@@ -113,10 +116,14 @@ fn remove(
     what: &str,
     kind: Kind,
     pattern: &str,
+    options: SealOptions<'_>,
     done: &mut Vec<Sealed>,
 ) -> Result<(), SealError> {
     let found = glob::expand_bytes(root, pattern);
     for path in found.map_err(|source| SealError::file("look for", pattern, source))? {
+        if options.reachable && paths::is_way_in(&path) {
+            continue;
+        }
         let shown = path.display().to_string();
         let failed = |source| SealError::file("remove", &shown, source);
         let removed = match kind {

@@ -1,5 +1,7 @@
 //! What the seal removes by its path. One table, so that what an image loses can be read in one place.
 
+use std::path::Path;
+
 /// How much of what is at a path goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -12,6 +14,16 @@ pub(super) enum Kind {
 }
 
 pub(super) const HOST_KEYS: &str = "ssh host keys";
+
+/// What lets commands into a machine that runs: the keys by which an ssh server is known and lets in, and the folder by which
+/// the parts of the SSM agent hand a command's answer on. What came in for the bake is no seal's to remove, and a recipe may
+/// name it.
+const WAYS_IN: [&str; 4] = ["/etc/ssh", "/root/.ssh", "/var/lib/amazon/ssm", "/var/lib/bakehouse"];
+
+/// Whether removing `path` would take away some of what lets commands in.
+pub(super) fn is_way_in(path: &Path) -> bool {
+    WAYS_IN.iter().map(Path::new).any(|way| path.starts_with(way) || way.starts_with(path))
+}
 
 /// What it is, how much of it goes, and where it is.
 pub(super) const PATHS: &[(&str, Kind, &[&str])] = &[
@@ -137,3 +149,20 @@ pub(super) const PATHS: &[(&str, Kind, &[&str])] = &[
     ),
     ("temporary files", Kind::Content, &["/tmp", "/var/tmp", "/run"]),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_above_a_way_in_is_one() {
+        for way in
+            ["/etc/ssh/ssh_host_rsa_key", "/var/lib/amazon/ssm/i-1", "/var/lib/amazon", "/var", "/root/.ssh"]
+        {
+            assert!(is_way_in(Path::new(way)), "{way}");
+        }
+        for other in ["/etc/sshd", "/var/lib/amazon/ec2", "/root/.cache", "/var/lib/cloud"] {
+            assert!(!is_way_in(Path::new(other)), "{other}");
+        }
+    }
+}

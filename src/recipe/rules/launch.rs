@@ -76,7 +76,7 @@ pub(super) fn bucket(text: &str) -> Verdict {
 /// The key says something of an instance, and one is launched by one method only.
 pub(super) fn group(look: &Look<'_>, findings: &mut Findings) {
     let method = look.recipe.get("method").and_then(Value::as_str);
-    if let Some(method @ ("direct" | "scratch")) = method {
+    if let Some(method @ ("direct" | "scratch" | "chroot")) = method {
         findings.error(
             ProblemKind::Conflict,
             &look.path,

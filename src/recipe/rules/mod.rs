@@ -1,4 +1,5 @@
-//! What a recipe must obey beyond the types of its keys: a table of places and small functions. A rule runs where the
+//! What a file must obey beyond the types of its keys: a table of places and small functions, here that of a recipe; a
+//! buildspec has its own. A rule runs where the
 //! check against the schema found nothing wrong, so that all errors of a file come in one go and none of them twice.
 
 mod account;
@@ -6,7 +7,7 @@ mod folder;
 mod launch;
 mod volume;
 mod whole;
-mod word;
+pub(super) mod word;
 
 use std::path::Path;
 
@@ -16,31 +17,32 @@ use super::key::KeyPath;
 use super::problem::{At, Findings, ProblemKind};
 
 /// What is wrong with a text, and what would be right.
-struct Wrong {
+pub(super) struct Wrong {
     message: String,
     hint: String,
 }
 
-type Verdict = Result<(), Wrong>;
+pub(super) type Verdict = Result<(), Wrong>;
 
-fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Verdict {
+pub(super) fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Verdict {
     Err(Wrong { message: message.into(), hint: hint.into() })
 }
 
 /// A value that a rule looks at, and what is around it.
-struct Look<'a> {
-    path: KeyPath,
-    value: &'a Value,
+pub(super) struct Look<'a> {
+    pub(super) path: KeyPath,
+    pub(super) value: &'a Value,
+    /// The file as a whole.
     recipe: &'a Value,
 }
 
 impl Look<'_> {
     /// A key of this value, unless it is not set.
-    fn get(&self, key: &str) -> Option<&Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.value.get(key)
     }
 
-    fn conflict(
+    pub(super) fn conflict(
         &self,
         key: &str,
         findings: &mut Findings,
@@ -51,7 +53,7 @@ impl Look<'_> {
     }
 }
 
-enum Rule {
+pub(super) enum Rule {
     /// Of a text by itself.
     Text(fn(&str) -> Verdict),
     /// Of a path in the recipe's folder.
@@ -65,7 +67,7 @@ enum Rule {
 use Rule::{Folder, Key, Text, Whole};
 
 /// Where each rule holds: keys, and `*` for every item of a list or every key of a map.
-const RULES: &[(&str, Rule)] = &[
+pub(super) const OF_A_RECIPE: &[(&str, Rule)] = &[
     ("version", Whole(whole::version)),
     ("name", Text(word::family)),
     ("architecture", Whole(whole::architectures)),
@@ -164,9 +166,9 @@ const RULES: &[(&str, Rule)] = &[
     ("image.boot-mode", Whole(whole::boot_mode)),
 ];
 
-/// Runs every rule.
-pub(super) fn check(recipe: &Value, folder: &Path, findings: &mut Findings) {
-    for (pattern, rule) in RULES {
+/// Runs every rule of a table.
+pub(super) fn check(rules: &[(&str, Rule)], recipe: &Value, folder: &Path, findings: &mut Findings) {
+    for (pattern, rule) in rules {
         let keys: Vec<&str> = pattern.split('.').collect();
         let mut found = Vec::new();
         collect(recipe, &keys, &KeyPath::default(), &mut found);
@@ -232,18 +234,21 @@ fn collect<'a>(value: &'a Value, keys: &[&str], path: &KeyPath, found: &mut Vec<
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::recipe::schema;
 
     /// A pattern that fits no key of the schema would be a rule that never runs.
     #[test]
     fn every_rule_names_a_place_that_the_schema_has() {
-        let whole = schema();
-        for (pattern, _) in RULES {
-            let mut at = vec![&whole];
+        every_rule_has_its_place(OF_A_RECIPE, &schema());
+    }
+
+    pub(in crate::recipe) fn every_rule_has_its_place(rules: &[(&str, Rule)], whole: &Value) {
+        for (pattern, _) in rules {
+            let mut at = vec![whole];
             for key in pattern.split('.') {
-                at = at.into_iter().flat_map(|schema| inside(&whole, schema, key)).collect();
+                at = at.into_iter().flat_map(|schema| inside(whole, schema, key)).collect();
                 assert!(!at.is_empty(), "{pattern}: nothing at `{key}`");
             }
         }

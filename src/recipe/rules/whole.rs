@@ -9,8 +9,8 @@ use crate::recipe::problem::{At, Findings, ProblemKind, either, nearest, quoted}
 
 /// The version of the format that this program reads.
 const VERSION: u64 = 1;
-/// The user's own tags: EC2 takes 50, and Bakehouse keeps 10 of them for its own.
-const MOST_TAGS: usize = 40;
+/// The user's own tags: EC2 takes 50, and Bakehouse keeps 12 of them for its own.
+const MOST_TAGS: usize = 38;
 /// The length of an image's name (EC2, RegisterImage).
 const NAME: std::ops::RangeInclusive<usize> = 3..=128;
 /// What stands for something in an image's name, and the most characters that it can come to; `{name}` and
@@ -116,6 +116,10 @@ pub(super) fn method(look: &Look<'_>, findings: &mut Findings) {
         Some("launch") if scratch || look.recipe.pointer("/base/file").is_some() => (
             "`launch` runs an instance of an image, and `base` is none",
             "bake an image of this base first, by `auto`, and launch that; or take the key out",
+        ),
+        Some("chroot") if scratch || look.recipe.pointer("/base/file").is_some() => (
+            "`chroot` changes a volume from an image's snapshot, and `base` is no image",
+            "write `auto`, or take the key out",
         ),
         Some("scratch") if !scratch && look.recipe.get("base").is_some() => {
             ("`scratch` needs `base: { scratch: … }`", "write `auto` or `direct`, or take the key out")
@@ -361,7 +365,7 @@ pub(super) fn tags(look: &Look<'_>, findings: &mut Findings) {
             &look.path,
             At::Key,
             format!("{count} tags are too many"),
-            format!("give it {MOST_TAGS} at most: EC2 takes 50, and ten are kept for the image's lineage"),
+            format!("give it {MOST_TAGS} at most: EC2 takes 50, and twelve are kept for the image's lineage"),
         );
     }
 }

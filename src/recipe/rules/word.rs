@@ -33,7 +33,7 @@ fn alphanumeric(c: char) -> bool {
     c.is_ascii_alphanumeric()
 }
 
-pub(super) fn filled(text: &str) -> Verdict {
+pub(in crate::recipe) fn filled(text: &str) -> Verdict {
     if text.trim().is_empty() {
         return wrong("there is nothing in this text", "write it, or take the key out");
     }
@@ -70,7 +70,7 @@ pub(super) fn variable(text: &str) -> Verdict {
     )
 }
 
-pub(super) fn environment(text: &str) -> Verdict {
+pub(in crate::recipe) fn environment(text: &str) -> Verdict {
     require(
         made_of(text, |c| c.is_ascii_alphabetic() || c == '_', |c| alphanumeric(c) || c == '_'),
         text,

@@ -9,7 +9,7 @@ import time
 from .server import BLOCK, Case
 
 BUSYBOX = "/usr/bin/busybox"
-PROGRAMS = ("sh", "cat", "chmod", "echo", "env", "head", "hostname", "ls", "mkdir", "poweroff", "reboot", "sleep", "sync", "test", "yes")
+PROGRAMS = ("sh", "cat", "chmod", "echo", "env", "head", "hostname", "ls", "mkdir", "poweroff", "reboot", "rm", "sleep", "sync", "test", "yes")
 # What a real root is needed for: mounts, loop devices, namespaces.
 CAN_RUN = (
     os.geteuid() == 0

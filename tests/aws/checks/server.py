@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import unittest
+import urllib.parse
 import urllib.request
 
 import boto3
@@ -15,6 +16,16 @@ import botocore.exceptions
 
 BLOCK = 524288
 REGION = "us-east-1"
+
+
+def speaking_json():
+    """boto3 speaks to CodePipeline as the SDK of Rust does: its newest protocol is not emulated."""
+    boto3.setup_default_session()
+    loader = boto3.DEFAULT_SESSION._session.get_component("data_loader")
+    loader.load_service_model("codepipeline", "service-2")["metadata"].update(protocol="json", protocols=["json"])
+
+
+speaking_json()
 
 
 class Server:
@@ -64,7 +75,7 @@ class Case(unittest.TestCase):
     def client(self, service, account=None, **credentials):
         given = {
             "aws_access_key_id": "AKIABAKE" + (account or self.account),
-            "aws_secret_access_key": "x",
+            "aws_secret_access_key": "of-the-stand-in",
             **credentials,
         }
         config = botocore.config.Config(
@@ -72,8 +83,9 @@ class Case(unittest.TestCase):
         )
         return boto3.client(service, endpoint_url=Server.url(), region_name=REGION, config=config, **given)
 
-    def get(self, what):
-        return self._call(urllib.request.Request(f"{Server.url()}/stand-in/{what}?account={self.account}"))
+    def get(self, what, **more):
+        query = urllib.parse.urlencode({"account": self.account, **more})
+        return self._call(urllib.request.Request(f"{Server.url()}/stand-in/{what}?{query}"))
 
     def post(self, what, account=None, **body):
         data = json.dumps({"account": account or self.account, **body}).encode()

@@ -1,5 +1,6 @@
 """What an account has around a bake: quotas, keys, settings, objects, repositories; and the metadata service of a guest."""
 
+import datetime
 import json
 import unittest
 import urllib.error
@@ -31,6 +32,24 @@ class Account(Case):
             more = {"NextToken": said["NextToken"]}
         self.assertEqual(len(names), 4)
         self.assertIn("AMIs", names)
+
+    def test_a_session_ends_by_the_clock(self):
+        self.post("settings", settings={"session_seconds": 900})
+        role = f"arn:aws:iam::{self.other}:role/bake"
+        got = self.client("sts").assume_role(RoleArn=role, RoleSessionName="bake")["Credentials"]
+        left = got["Expiration"] - datetime.datetime.now(datetime.timezone.utc)
+        self.assertTrue(890 < left.total_seconds() <= 901, left)
+        session = dict(
+            aws_access_key_id=got["AccessKeyId"],
+            aws_secret_access_key=got["SecretAccessKey"],
+            aws_session_token=got["SessionToken"],
+        )
+        ec2, ebs = self.client("ec2", **session), self.client("ebs", **session)
+        ec2.describe_images()
+        self.post("tick", seconds=901)
+        self.refused("RequestExpired", ec2.describe_images)
+        self.refused("ExpiredTokenException", ebs.start_snapshot, VolumeSize=1)
+        self.refused("ExpiredToken", self.client("sts", **session).get_caller_identity)
 
     def test_keys_are_found_by_every_name_and_of_other_accounts_by_policy(self):
         kms = self.client("kms")
@@ -99,6 +118,36 @@ class Objects(Case):
         # Of the catalogue of CRCs: what each makes of `123456789`.
         self.assertEqual(objects.checksum("crc32c", b"123456789").hex(), "e3069283")
         self.assertEqual(objects.checksum("crc64nvme", b"123456789").hex(), "ae8b14860a799888")
+
+    def test_a_bucket_of_another_account_than_expected_takes_and_gives_nothing(self):
+        given = dict(Bucket=self.bucket, ExpectedBucketOwner=self.account)
+        self.s3.put_object(**given, Key="key", Body=b"hello")
+        given["ExpectedBucketOwner"] = self.other
+        self.refused("AccessDenied", self.s3.put_object, **given, Key="key", Body=b"hello")
+        self.refused("AccessDenied", self.s3.get_object, **given, Key="key")
+        self.refused("AccessDenied", self.s3.list_object_versions, **given)
+        self.refused("AccessDenied", self.s3.delete_object, **given, Key="key")
+        # Whoever may not list cannot tell what is not there.
+        self.refused("AccessDenied", self.s3.get_object, Bucket=self.bucket, Key="none")
+
+    def test_versions_go_one_by_one_and_one_of_a_plain_bucket_is_null(self):
+        def versions():
+            said = self.s3.list_object_versions(Bucket=self.bucket, Prefix="a/")
+            return [one["VersionId"] for kind in ("Versions", "DeleteMarkers") for one in said.get(kind, [])]
+
+        self.s3.put_object(Bucket=self.bucket, Key="a/key", Body=b"hello")
+        self.assertEqual(versions(), ["null"])
+        self.s3.delete_object(Bucket=self.bucket, Key="a/key", VersionId="null")
+        self.assertEqual(versions(), [])
+        self.s3.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
+        self.s3.put_object(Bucket=self.bucket, Key="a/key", Body=b"hello")
+        self.s3.put_object(Bucket=self.bucket, Key="a/key", Body=b"again")
+        self.s3.delete_object(Bucket=self.bucket, Key="a/key")
+        self.assertEqual(len(versions()), 3)
+        for one in versions():
+            self.s3.delete_object(Bucket=self.bucket, Key="a/key", VersionId=one)
+        self.assertEqual(versions(), [])
+        self.assertEqual(self.get("state")["objects"], {})
 
     def test_a_presigned_address_works_until_it_expires(self):
         self.s3.put_object(Bucket=self.bucket, Key="key", Body=b"hello")

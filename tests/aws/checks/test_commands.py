@@ -72,6 +72,21 @@ class Commands(Machines):
         self.assertTrue(said["StandardOutputUrl"].endswith(f"/output/{key}"))
         self.assertEqual(len(self.s3.get_object(Bucket="output", Key=key)["Body"].read()), 30000)
 
+    def test_an_answer_goes_through_files_of_the_instance(self):
+        self.s3.create_bucket(Bucket="answers")
+        kept = self.ran(self.one, "ls /var/lib/amazon/ssm/*/channels")
+        self.assertEqual(kept["StandardOutputContent"].strip(), kept["CommandId"])
+        said = self.ran(self.one, "echo done; rm -rf /var/lib/amazon/ssm/*", OutputS3BucketName="answers")
+        self.assertEqual((said["Status"], said["StandardOutputContent"]), ("Failed", ""))
+        self.assertIn("document worker timed out", said["StandardErrorContent"])
+        self.assertNotIn("Contents", self.s3.list_objects_v2(Bucket="answers"))
+        self.assertEqual(self.ran(self.one, "echo again")["StandardOutputContent"], "again\n")
+
+    def test_what_is_written_to_the_console_is_read_from_it(self):
+        self.ran(self.one, "echo one >/dev/console; echo two >>/dev/console")
+        said = self.ec2.get_console_output(InstanceId=self.one, Latest=True)
+        self.assertEqual(said["Output"], "one\ntwo\n")
+
     def test_a_script_that_asks_for_a_reboot_runs_again_after_it(self):
         said = self.ran(
             self.one,

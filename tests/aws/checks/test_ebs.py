@@ -39,6 +39,30 @@ class Writing(Case):
         self.complete(snapshot, {3: block(2)})
         self.refused("ValidationException", self.complete, snapshot=snapshot, blocks={3: block(9)})
 
+    def test_a_store_may_damage_a_block(self):
+        for damages, whole in (("data", False), ("checksum", True)):
+            self.post("settings", settings={"damages": damages})
+            snapshot = self.made({3: block(1), 5: block(2)})
+            tokens, _ = self.listed(snapshot)
+            said = self.ebs.get_snapshot_block(SnapshotId=snapshot, BlockIndex=3, BlockToken=tokens[3])
+            data = said["BlockData"].read()
+            self.assertNotEqual(data, block(1))
+            self.assertEqual(said["Checksum"] == checksum(data), whole)
+            self.assertEqual(self.content(snapshot)[5], block(2))
+
+    def test_zeros_are_a_block_and_replace_one(self):
+        snapshot = self.ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
+        self.put(snapshot, 3, block(1))
+        for index in (3, 9):
+            self.put(snapshot, index, bytes(BLOCK))
+        blocks = {3: bytes(BLOCK), 9: bytes(BLOCK)}
+        self.complete(snapshot, blocks)
+        self.assertEqual(self.content(snapshot), blocks)
+        child = self.ebs.start_snapshot(VolumeSize=1, ParentSnapshotId=self.made({5: block(1)}))["SnapshotId"]
+        self.put(child, 5, bytes(BLOCK))
+        self.complete(child, {5: bytes(BLOCK)})
+        self.assertEqual(self.content(child), {5: bytes(BLOCK)})
+
     def test_it_is_not_there_for_a_while_and_not_completed_for_a_while(self):
         self.post("settings", settings={"put_not_found_seconds": 100, "complete_seconds": 30})
         snapshot = self.ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
@@ -52,6 +76,11 @@ class Writing(Case):
         self.post("tick", seconds=31)
         shown = self.ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]
         self.assertEqual((shown["State"], shown["Progress"]), ("completed", "100%"))
+        # EBS may come to know of it later than EC2.
+        self.post("settings", settings={"list_not_found_seconds": 20})
+        self.refused("ValidationException", self.ebs.list_snapshot_blocks, SnapshotId=snapshot)
+        self.post("tick", seconds=21)
+        self.assertEqual(list(self.content(snapshot)), [0])
 
     def test_without_a_write_within_its_timeout_it_is_given_up(self):
         snapshot = self.ebs.start_snapshot(VolumeSize=1, Timeout=10)["SnapshotId"]

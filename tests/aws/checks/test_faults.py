@@ -22,6 +22,14 @@ class Faults(Case):
         seen = [(e["fault"], e["status"]) for e in self.get("exchanges")]
         self.assertEqual(seen, [("throttle before", 400), ("error after", 500), (None, 201)])
 
+    def test_the_first_call_with_each_value_is_refused(self):
+        self.rules({"kind": "error", "operation": "PutSnapshotBlock", "each": "BlockIndex", "when": "after"})
+        snapshot = self.ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
+        for index in (0, 7):
+            self.refused("InternalServerException", self.put, snapshot=snapshot, index=index, data=block(1))
+            self.put(snapshot, index, block(1))
+        self.assertEqual([(one["seen"], one["struck"]) for one in self.get("faults")], [(4, 2)])
+
     def test_a_connection_is_dropped_without_an_answer(self):
         self.rules({"kind": "drop", "service": "ec2", "mutating": True, "nth": 1, "when": "after"})
         snapshot = self.made({0: block(1)})
@@ -43,6 +51,12 @@ class Faults(Case):
         for _ in range(3):
             self.ec2.describe_images()
         self.refused("RequestLimitExceeded", self.ec2.describe_images)
+
+    def test_a_call_can_take_hours_of_the_clock(self):
+        self.rules({"kind": "tick", "operation": "DescribeImages", "seconds": 4000, "times": 1})
+        snapshot = self.ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
+        self.ec2.describe_images()
+        self.assertEqual(self.get("state")["snapshots"][snapshot]["state"], "error")
 
     def test_a_call_that_is_not_emulated_is_a_finding(self):
         self.refused("InternalError", self.ec2.describe_host_reservations)

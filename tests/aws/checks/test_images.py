@@ -253,7 +253,8 @@ class Later(Case):
         self.post("tick", seconds=3 * 3600)
         self.assertEqual(self.there.describe_images()["Images"], [])
         self.assertEqual(len(self.there.describe_images(IncludeDeprecated=True)["Images"]), 1)
-        self.assertEqual(self.image(self.id, self.there)["ImageId"], self.id)
+        self.assertEqual(self.there.describe_images(ImageIds=[self.id])["Images"], [])
+        self.assertEqual(len(self.there.describe_images(ImageIds=[self.id], IncludeDeprecated=True)["Images"]), 1)
         self.assertEqual(len(self.ec2.describe_images(Owners=["self"])["Images"]), 1)
         self.ec2.disable_image_deprecation(ImageId=self.id)
         self.assertEqual(len(self.there.describe_images()["Images"]), 1)
@@ -270,10 +271,23 @@ class Later(Case):
         state = self.get("state")
         self.assertEqual((state["snapshots"], state["images"]), ({}, {}))
 
+    def test_one_that_was_deregistered_may_show_for_a_while(self):
+        self.post("settings", settings={"deregistered_seconds": 30})
+        self.ec2.deregister_image(ImageId=self.id)
+        self.refused("InvalidAMIID.NotFound", self.ec2.describe_images, ImageIds=[self.id])
+        self.assertEqual([i["ImageId"] for i in self.ec2.describe_images(Owners=["self"])["Images"]], [self.id])
+        self.refused("InvalidSnapshot.InUse", self.ec2.delete_snapshot, SnapshotId=self.snapshot)
+        self.post("tick", seconds=31)
+        self.assertEqual(self.ec2.describe_images(Owners=["self"])["Images"], [])
+        self.ec2.delete_snapshot(SnapshotId=self.snapshot)
+
     def test_disabling_takes_the_permissions_away(self):
         self.share(UserId=self.other)
         self.ec2.disable_image(ImageId=self.id)
-        self.assertEqual(self.image(self.id)["State"], "disabled")
+        for named in ({"ImageIds": [self.id]}, {"Owners": ["self"]}):
+            self.assertEqual(self.ec2.describe_images(**named)["Images"], [])
+            shown = self.ec2.describe_images(IncludeDisabled=True, **named)["Images"]
+            self.assertEqual([i["State"] for i in shown], ["disabled"])
         self.ec2.enable_image(ImageId=self.id)
         self.refused("InvalidAMIID.NotFound", self.there.describe_images, ImageIds=[self.id])
 

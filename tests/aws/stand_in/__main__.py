@@ -23,9 +23,11 @@ def main():
 
     install_all()
     from .server import Handler, Server
+    from .world import WORLD
 
     server = Server((options.host, options.port), Handler)
-    print(f"listening http://{options.host}:{server.server_address[1]}", flush=True)
+    WORLD.address = f"http://{options.host}:{server.server_address[1]}"
+    print(f"listening {WORLD.address}", flush=True)
     if options.while_stdin:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         while sys.stdin.buffer.read(4096):

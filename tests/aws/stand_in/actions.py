@@ -22,7 +22,9 @@ OTHER_NAME = {
 }
 
 
-def action_of(service, operation):
+def action_of(service, operation, params):
     if operation is None:
         return None
+    if (service, operation) == ("s3", "DeleteObject") and params.get("VersionId"):
+        return "s3:DeleteObjectVersion"
     return f"{PREFIX.get(service, service)}:{OTHER_NAME.get((service, operation), operation)}"

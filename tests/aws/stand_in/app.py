@@ -11,7 +11,7 @@ import uuid
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from . import control, ebs, errors, oracle
+from . import authorization, control, ebs, errors, oracle, pipeline_artifacts, sessions
 from .actions import action_of
 from .world import WORLD, account_of
 
@@ -44,13 +44,22 @@ def handle(method, target, raw_headers, body, peer):
         "region": request.region,
         "service": request.service,
         "operation": request.name,
-        "action": action_of(request.service, request.name),
+        "action": action_of(request.service, request.name, request.params),
         "parameters": _recorded(request.params),
+        # Whether it came with the credentials of a pipeline's job.
+        "of_job": pipeline_artifacts.is_of_a_job(request.access_key),
         "fault": None,
     }
-    struck = tenant.faults.strike(request) if request.name else None
+    # Who calls is looked at when the call comes, however long the answer takes.
+    over = sessions.refusal(request) or pipeline_artifacts.refusal(request)
+    # What a job reads and writes is allowed by the pipeline's role.
+    if request.name and not request.wrong and over is None and not exchange["of_job"]:
+        tenant.is_asked(account, _asked_about(request, account))
+    struck = tenant.faults.strike(request) if request.name and over is None else None
     trace = None
-    if struck is not None and not struck.after:
+    if over is not None:
+        answer = over
+    elif struck is not None and not struck.after:
         exchange["fault"] = f"{struck.kind} before"
         answer = DROPPED if struck.kind == "drop" else struck.answer(request)
     else:
@@ -89,6 +98,14 @@ def _recorded(params):
         return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
     return plain(params)
+
+
+def _asked_about(request, account):
+    """What IAM is asked, before anything changes."""
+    if request.service == "ebs":
+        return authorization.asked_about(request, account)
+    with one_at_a_time:
+        return authorization.asked_about(request, account)
 
 
 def _operate(request, account, tenant, method, target, raw_headers, headers, body, peer):

@@ -11,6 +11,7 @@ from .world import WORLD
 BLOCK_SIZE = 524288
 # So that a disk can be read where data is and not where holes are.
 _HOLE = bytes(BLOCK_SIZE)
+_DIGEST_OF_A_HOLE = hashlib.sha256(_HOLE).digest()
 
 
 class File:
@@ -39,7 +40,9 @@ class Blocks:
     def put(self, index, data, digest):
         if self._file is None:
             self._file = File()
-        self._file.write(index, data)
+        # Where nothing was written the file has zeros, and needs no room.
+        if data != _HOLE or index in self.own:
+            self._file.write(index, data)
         self.all[index] = (self._file, digest)
         self.own.add(index)
 
@@ -47,6 +50,13 @@ class Blocks:
         """(bytes, digest), or None for a block that was never written."""
         entry = self.all.get(index)
         return None if entry is None else (entry[0].read(index), entry[1])
+
+    def damage(self, checksum_too):
+        """What a store may do: the first block that was put is another. Its digest too, or it stays that of the old one."""
+        index = min(self.own)
+        data, digest = self.get(index)
+        data = bytes([data[0] ^ 0xFF]) + data[1:]
+        self.put(index, data, hashlib.sha256(data).digest() if checksum_too else digest)
 
     def linear_checksum(self):
         """Over the blocks that were written here, ascending: SHA-256 of their raw digests, as base64."""
@@ -68,8 +78,10 @@ class Blocks:
             while index * BLOCK_SIZE < size:
                 data = os.pread(disk.fileno(), BLOCK_SIZE, index * BLOCK_SIZE)
                 data += bytes(BLOCK_SIZE - len(data))
-                if holes_too or data != _HOLE:
+                if data != _HOLE:
                     blocks.put(index, data, hashlib.sha256(data).digest())
+                elif holes_too:
+                    blocks.put(index, data, _DIGEST_OF_A_HOLE)
                 index += 1
         return blocks
 

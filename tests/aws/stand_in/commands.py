@@ -2,7 +2,16 @@
 
 What the agent does on an instance is told by its source and by what is seen of it in the field: the script lies below
 /var/lib/amazon/ssm, output beyond the limit ends with `--output truncated--`, a failed script adds `failed to run commands:
-exit status N` to its standard error, exit status 194 reboots and runs the script again."""
+exit status N` to its standard error, exit status 194 reboots and runs the script again.
+
+Assumption: a command's answer is handed on by files below /var/lib/amazon/ssm, as amazon-ssm-agent does it
+(common/filewatcherbasedipc/filewatcherchannel.go, agent/framework/processor/executer/outofproc). Its main process makes the
+folder INSTANCE/channels/COMMAND; the process that ran the script writes its answer there, some time after the script has ended;
+the main one reads it a little later, and removes the folder. Nobody makes the folder again: where it is gone the
+command fails, with an answer that has nothing of what the script wrote, and nothing is uploaded."""
+
+import base64
+import json
 
 import os
 import re
@@ -26,8 +35,12 @@ SETTINGS.update(
         # From the start of an instance until its agent is Online.
         "agent_seconds": 0.5,
         # From SendCommand until GetCommandInvocation knows of it, and until the agent begins.
-        "invocation_seconds": 0.2,
+        "invocation_seconds": 0.5,
         "delivery_seconds": 0.1,
+        # From the end of a command until its output is in S3.
+        "upload_seconds": 0.0,
+        # From a script's end until the agent writes its answer, and again until it reads that.
+        "report_seconds": 0.1,
         # Whether an image whose root has no agent, and whose user data does not install one, is Online all the same.
         "agent_everywhere": False,
     }
@@ -41,6 +54,7 @@ PLUGIN = "awsrunShellScript"
 EXECUTION_TIMEOUT = re.compile(r"([1-9][0-9]{0,4})|(1[0-6][0-9]{4})|(17[0-1][0-9]{3})|(172[0-7][0-9]{2})|(172800)")
 # Where distributions put the agent: its package, and Ubuntu's snap.
 AGENTS = ("/usr/bin/amazon-ssm-agent", "/snap/amazon-ssm-agent", "/usr/local/bin/amazon-ssm-agent")
+LOST = "document process failed unexpectedly: document worker timed out, check [ssm-document-worker] log for crash reason"
 TERMINAL = {"Success", "Failed", "TimedOut", "Cancelled"}
 
 # Every command by its id: {instance: Invocation}.
@@ -133,6 +147,7 @@ class Invocation:
         self.out, self.err = b"", b""
         self.requested = time.time()
         self.began = self.ended = None
+        self.lost = False
         self.cancelled = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -172,15 +187,26 @@ class Invocation:
             ended = self._execute()
             if ended is not None:
                 break
-        self._upload()
+        if self.lost:
+            self.out, self.err = b"", LOST.encode()
+            return self._finish("Failed", "Failed", 1)
+        late = self.machine.setting("upload_seconds")
+        if not late:
+            self._upload()
         self._finish(*ended)
+        if late:
+            time.sleep(late)
+            self._upload()
 
     def _execute(self):
         """Runs the script once. (status, details, code), or None where it is to run again after a reboot."""
         machine, boot = self.machine, self.machine.boots
-        folder = f"/var/lib/amazon/ssm/{machine.instance.id}/document/orchestration/{self.command}/{PLUGIN}/0.{PLUGIN}"
+        own = f"/var/lib/amazon/ssm/{machine.instance.id}"
+        folder = f"{own}/document/orchestration/{self.command}/{PLUGIN}/0.{PLUGIN}"
+        channel = f"{own}/channels/{self.command}"
         try:
             root = machine.enter()
+            root.put(f"{channel}/master-000", b"{}")
             root.put(f"{folder}/_script.sh", "\n".join(self.params["commands"]).encode() + b"\n", 0o700)
         except OSError:
             # The machine may go down at any moment, this one too.
@@ -216,12 +242,14 @@ class Invocation:
                 process.wait()
                 break
             time.sleep(0.01)
+        answer = self._handed_on(root, channel, names) if ended is None else None
         # The root may have gone under it: then its files have gone too, or the agent of the next boot takes it up again.
-        self.out, self.err = (read(name) for name in names)
+        self.out, self.err = answer or (read(name) for name in names)
         if ended is not None:
             return ended
         if machine.boots != boot or machine.state != "running":
             return self._interrupted(boot)
+        self.lost = answer is None
         code = process.returncode if process.returncode >= 0 else -1
         if code == REBOOT:
             machine.reboot()
@@ -233,6 +261,24 @@ class Invocation:
             err.write(text.encode())
         self.err += text.encode()
         return "Failed", "Failed", code
+
+    def _handed_on(self, root, channel, names):
+        """What the script wrote, as it comes through the instance's own files; None where they do not let it through."""
+        streams = [base64.b64encode(read(name)).decode() for name in names]
+        time.sleep(self.machine.setting("report_seconds"))
+        # No root that has gone is entered: its process's number may be another's by now.
+        if self.machine.confinement is not root:
+            return None
+        # Without making the folder.
+        words = root.command(["/bin/sh", "-c", 'cat >"$1/worker-000"', "sh", channel])
+        subprocess.run(words, input=json.dumps(streams).encode(), capture_output=True, env=ENVIRONMENT, cwd="/")
+        time.sleep(self.machine.setting("report_seconds"))
+        said = root.get(f"{channel}/worker-000") if self.machine.confinement is root else None
+        if said is None:
+            return None
+        words = root.command(["/bin/sh", "-c", 'busybox rm -rf "$1" || rm -rf "$1"', "sh", channel])
+        subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, env=ENVIRONMENT, cwd="/")
+        return [base64.b64decode(stream) for stream in json.loads(said)]
 
     def _interrupted(self, boot):
         """The instance went down under a script that had not said that it wants to run again.

@@ -153,7 +153,25 @@ def furnish(root):
     mount("tmpfs", f"{root}/dev/shm", "tmpfs", 0, "mode=1777")
     for name, target in LINKS.items():
         os.symlink(target, f"{root}/dev/{name}")
+    # Nobody types there, and what is written there is read from outside.
+    with open(f"{root}/dev/console", "wb"):
+        os.chmod(f"{root}/dev/console", 0o600)
     lend_name_servers(root)
+    if os.path.lexists(f"{root}/usr/bin/cloud-init"):
+        finish_cloud_init(root)
+
+
+def finish_cloud_init(root):
+    """As cloud-init leaves /run when it is done: `cloud-init status --wait` waits for these files."""
+    stages = ("init-local", "init", "modules-config", "modules-final")
+    done = {name: {"start": 1.0, "finished": 1.0, "errors": []} for name in stages}
+    os.makedirs(f"{root}/run/cloud-init", exist_ok=True)
+    for name, content in (
+        ("status.json", {"stage": None, "datasource": "DataSourceEc2", **done}),
+        ("result.json", {"datasource": "DataSourceEc2", "errors": []}),
+    ):
+        with open(f"{root}/run/cloud-init/{name}", "w", encoding="utf-8") as file:
+            json.dump({"v1": content}, file)
 
 
 def lend_name_servers(root):
@@ -273,6 +291,12 @@ class Confinement:
         done = subprocess.run(self.command(words), input=content, capture_output=True, env=ENVIRONMENT, cwd="/")
         if done.returncode != 0:
             raise OSError(f"cannot write {path}: {done.stderr.decode('utf-8', 'replace')}")
+
+    def get(self, path):
+        """A file's bytes; None where there is none, or no root any more. Read from inside, where links end."""
+        words = self.command(["/bin/sh", "-c", 'test -f "$1" && cat "$1"', "sh", path])
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, env=ENVIRONMENT, cwd="/")
+        return done.stdout if done.returncode == 0 else None
 
     def has(self, *paths):
         words = ["/bin/sh", "-c", 'for p; do test -e "$p" && exit 0; done; exit 1', "sh", *paths]

@@ -6,7 +6,7 @@ import json
 import traceback
 import urllib.parse
 
-from . import seed, state
+from . import code_build, code_commit, hosts, pipeline_jobs, seed, state
 from .world import SETTINGS, WORLD
 
 
@@ -60,12 +60,42 @@ def tick(tenant, asked):
     return {"now": tenant.now()}
 
 
+def pushed(tenant, asked):
+    """The hook of a repository: somebody pushed to it."""
+    from .app import one_at_a_time
+
+    with one_at_a_time:
+        return code_commit.pushed(asked)
+
+
+def credentials(tenant, asked):
+    """A build's: see code_build.py."""
+    from .app import one_at_a_time
+
+    with one_at_a_time:
+        return code_build.credentials(asked)
+
+
+def host(tenant, asked):
+    """This machine as an instance: see hosts.py."""
+    from .app import one_at_a_time
+
+    with one_at_a_time:
+        return hosts.plant(asked)
+
+
 CALLS = {
+    ("POST", "asked"): lambda tenant, asked: tenant.take_asked(asked["account"]),
+    ("GET", "build"): lambda tenant, asked: code_build.told(asked),
+    ("GET", "credentials"): credentials,
     ("GET", "findings"): findings,
     ("GET", "exchanges"): exchanges,
     ("GET", "faults"): told_faults,
+    ("GET", "jobs"): lambda tenant, asked: pipeline_jobs.told(asked["account"]),
     ("GET", "state"): lambda tenant, asked: state.of_account(asked["account"]),
+    ("POST", "pushed"): pushed,
     ("POST", "faults"): set_faults,
+    ("POST", "host"): host,
     ("POST", "settings"): set_settings,
     ("POST", "tick"): tick,
     ("POST", "seed"): lambda tenant, asked: seed.plant(asked),

@@ -78,11 +78,12 @@ def found(account, region, snapshot_id, write):
 def readable(account, region, snapshot_id):
     """Reading. Assumptions:
     - a public snapshot cannot be read by any account but its owner's; shared ones can;
-    - one that is not completed is refused as INVALID_SNAPSHOT_ID;
+    - one that is not completed is refused as INVALID_SNAPSHOT_ID, and so is one that EBS does not yet know to be
+      (list_not_found_seconds);
     - what is encrypted needs its key enabled."""
     snapshot = found(account, region, snapshot_id, write=False)
-    if snapshot.status != "completed":
-        raise invalid("INVALID_SNAPSHOT_ID", f"The snapshot {snapshot_id} is {snapshot.status}, not completed")
+    if not snapshot.is_listed:
+        raise invalid("INVALID_SNAPSHOT_ID", f"The snapshot {snapshot_id} is not completed")
     if snapshot.kms_key_id and not snapshots.usable_key(snapshot.kms_key_id):
         raise EbsRefused(
             "AccessDeniedException", f"The key {snapshot.kms_key_id} cannot be used", "DEPENDENCY_ACCESS_DENIED"
@@ -212,6 +213,8 @@ def complete_snapshot(account, region, tenant, params):
             if given["Checksum"] != snapshot.blocks.linear_checksum():
                 raise invalid("INVALID_PARAMETER_VALUE", "the checksum is not the snapshot's")
         snapshot.completed_with = given
+        if snapshot.blocks.own and tenant.settings["damages"]:
+            snapshot.blocks.damage(checksum_too=tenant.settings["damages"] == "checksum")
         snapshot.complete()
     return 202, [], {"Status": "pending"}
 

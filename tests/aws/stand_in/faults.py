@@ -8,7 +8,7 @@ from . import errors
 # What the beginning of an operation's name says of it: these change nothing.
 READS = ("Describe", "Get", "List", "Head", "AssumeRole", "Search", "Lookup", "BatchGet")
 
-KINDS = ("throttle", "error", "drop", "latency", "rate")
+KINDS = ("throttle", "error", "drop", "latency", "rate", "tick")
 
 
 def mutates(operation):
@@ -34,14 +34,15 @@ class Struck:
 
 class Faults:
     """The rules of a tenant. Each is
-    `{kind, service?, operation?, mutating?, nth?, times?, when?, status?, code?, message?, reason?, seconds?, per_second?, burst?}`:
+    `{kind, service?, operation?, mutating?, nth?, times?, each?, when?, status?, code?, message?, reason?, seconds?, per_second?, burst?}`:
 
     - which exchanges: those of `service` and `operation` (`*` or nothing: all), with `mutating` only those that change
-      something; of these the `nth` (from 1) and `times - 1` following ones, or all of them;
+      something; of these the `nth` (from 1) and `times - 1` following ones, or all of them; or with `each`, a parameter's name,
+      the first one with each of its values;
     - `throttle`, `error`: answered with the service's own code, or the one given, `when: before` (the default) or `after`
       the operation took effect;
     - `drop`: the connection is closed without an answer, `before` or `after`;
-    - `latency`: answered `seconds` later;
+    - `latency`: answered `seconds` later; `tick`: the tenant's clock is put forward by `seconds` before it is answered;
     - `rate`: throttled beyond `per_second`, with `burst` at once."""
 
     def __init__(self, tenant):
@@ -55,7 +56,8 @@ class Faults:
                 if rule.get("when", "before") not in ("before", "after"):
                     raise ValueError("a fault strikes `before` or `after`")
                 burst = rule.get("burst", rule.get("per_second", 0))
-                self._rules.append({"seen": 0, "struck": 0, "tokens": burst, "since": time.monotonic(), **rule})
+                own = {"seen": 0, "struck": 0, "tokens": burst, "since": time.monotonic(), "values": []}
+                self._rules.append({**own, **rule})
 
     def clear(self):
         with self._lock:
@@ -76,6 +78,11 @@ class Faults:
                 rule["seen"] += 1
                 if rule["kind"] == "rate":
                     hits = self._is_over(rule)
+                elif "each" in rule:
+                    value = request.params.get(rule["each"])
+                    hits = value is not None and value not in rule["values"]
+                    if hits:
+                        rule["values"].append(value)
                 else:
                     first = rule.get("nth")
                     hits = first is None or first <= rule["seen"] < first + rule.get("times", 1)
@@ -86,6 +93,8 @@ class Faults:
                 rule["struck"] += 1
                 if rule["kind"] == "latency":
                     sleep += rule["seconds"]
+                elif rule["kind"] == "tick":
+                    self._tenant.tick(rule["seconds"])
                 elif struck is None:
                     struck = Struck(rule, rule.get("when", "before"))
         if sleep:

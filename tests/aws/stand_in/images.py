@@ -23,6 +23,8 @@ VOLUME_TYPES = ("standard", "io1", "io2", "gp2", "gp3", "sc1", "st1")
 
 # Every image by its id, whoever owns it.
 _all = {}
+# (image, when it shows no more): those that were deregistered a moment ago.
+_going = []
 
 
 class Image(Ami):
@@ -165,7 +167,17 @@ def owned_by(account, region, image_id):
 def remove(image):
     del _all[image.id]
     image.ec2_backend.amis.pop(image.id, None)
-    image.ec2_backend.tags.pop(image.id, None)
+    lasting = image.tenant.settings["deregistered_seconds"]
+    if lasting:
+        _going.append((image, image.tenant.now() + lasting))
+    else:
+        image.ec2_backend.tags.pop(image.id, None)
+
+
+def going(account, region):
+    """Images of an account that are deregistered, still listed, and have their snapshots still."""
+    of_account = [(i, until) for i, until in list(_going) if (i.account, i.region) == (account, region)]
+    return [i for i, until in of_account if i.tenant.now() < until]
 
 
 def check_name(account, region, name):
@@ -281,7 +293,10 @@ def register_image(self):
 def describe_images(self):
     """DescribeImages. Assumptions:
     - without Owners and ExecutableUsers: all that the account sees: own, shared, public;
-    - others' deprecated images are hidden unless named by id or IncludeDeprecated, disabled ones unless IncludeDisabled;
+    - others' deprecated images are hidden unless IncludeDeprecated, disabled ones unless IncludeDisabled, from those who
+      name them by id too: an id that is hidden is left out, and is no error;
+    - one that was deregistered is listed for a while (deregistered_seconds) to its owner, as it was, which is harder than
+      as `deregistered`; by its id it is not found at once;
     - the order is none that means anything: here by id, so that whoever wants the newest has to look for it."""
     self.error_on_dryrun()
     params, account = self.params, self.current_account
@@ -290,10 +305,11 @@ def describe_images(self):
         found = [seen_by(account, self.region, one) for one in ids]
     else:
         found = [i for i in list(_all.values()) if i.region == self.region and i.visible_to(account)]
-        if not params.get("IncludeDeprecated"):
-            found = [i for i in found if i.account == account or not i.is_deprecated()]
-        if not params.get("IncludeDisabled"):
-            found = [i for i in found if not i.disabled]
+        found += going(account, self.region)
+    if not params.get("IncludeDeprecated"):
+        found = [i for i in found if i.account == account or not i.is_deprecated()]
+    if not params.get("IncludeDisabled"):
+        found = [i for i in found if not i.disabled]
     owners = [account if o == "self" else o for o in params.get("Owners") or []]
     if owners:
         found = [i for i in found if i.account in owners or (i.owner_alias or "-") in owners]

@@ -25,6 +25,8 @@ SETTINGS.update(
     {
         # Instance types of which there are none left just now.
         "no_capacity": [],
+        # Those whose instances end while they are pending, and with which code: {"t3.small": "Server.InsufficientInstanceCapacity"}.
+        "ends_pending": {},
         # Instance types whose vCPU quota is used up.
         "no_quota": [],
     }
@@ -36,6 +38,12 @@ CAPACITY = (
     "on provisioning additional capacity. You can currently get {0} capacity by not specifying an Availability Zone in your "
     "request or choosing another one."
 )
+# EC2's API model, StateReason.
+ENDINGS = {
+    "Server.InsufficientInstanceCapacity": "There was insufficient capacity available to satisfy the launch request.",
+    "Server.InternalError": "An internal error caused the instance to terminate during launch.",
+    "Client.VolumeLimitExceeded": "The limit on the number of EBS volumes or total storage was exceeded.",
+}
 QUOTA = (
     "You have requested more vCPU capacity than your current vCPU limit of 0 allows for the instance bucket that the specified "
     "instance type belongs to. Please visit http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit."
@@ -66,7 +74,8 @@ def run_instances(self):
     - A ClientToken never expires here. The same token with the same parameters answers the same reservation, terminated or not;
       with others it is IdempotentParameterMismatch.
     - Without a subnet the default VPC's default subnet in the first zone is taken; where there is none, VPCIdNotSpecified.
-    - InsufficientInstanceCapacity is answered with status 500, as EC2 does.
+    - InsufficientInstanceCapacity is answered with status 500, as EC2 does; what is found out after the answer ends the
+      instance while it is pending (`ends_pending`).
     - A volume is encrypted as its snapshot, else by the mapping, else by the account's default; a key that cannot be used lets
       the call pass and terminates the instance (Client.InvalidKMSKey.InvalidState).
     - Only one-time and persistent spot requests by InstanceMarketOptions; they are fulfilled at once.
@@ -139,7 +148,10 @@ def run_instances(self):
 
 
 def launchable(account, region, image_id):
-    """An image as RunInstances sees it, described."""
+    """An image as RunInstances sees it, described.
+
+    Assumption: one that is pending, failed or disabled is InvalidAMIID.Unavailable; whom it is shared with may launch it without
+    a share of its snapshots."""
     image = images.seen_by(account, region, image_id)
     if image.state != "available":
         raise Refused("InvalidAMIID.Unavailable", f"The image ID '{image_id}' is not available")
@@ -147,6 +159,10 @@ def launchable(account, region, image_id):
 
 
 def check_type(kind, image):
+    """The instance type, for an image.
+
+    Assumptions: which types there are, and what they support, is moto's list, the same in every region and zone; a type of
+    another architecture is InvalidParameterValue, one without the image's boot mode Unsupported (`uefi-preferred` fits all)."""
     known = INSTANCE_TYPES.get(kind)
     if known is None:
         raise Refused("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
@@ -168,6 +184,9 @@ def check_type(kind, image):
 
 
 def subnet_of(self):
+    """The subnet: the one of the call, or of its first network interface, or the default VPC's.
+
+    Assumptions: of several default subnets the first zone's by its name is taken; one without free addresses does not occur."""
     backend, wanted = self.ec2_backend, self._get_param("SubnetId")
     if not wanted:
         wanted = next((i["SubnetId"] for i in self._get_param("NetworkInterfaces", []) if i.get("SubnetId")), None)
@@ -183,7 +202,9 @@ def subnet_of(self):
 
 
 def profile_of(self):
-    """The instance profile, which must exist and hold a role."""
+    """The instance profile, which must exist and hold a role.
+
+    Assumptions: one that was just made is known at once, where AWS may take seconds; iam:PassRole is not asked for."""
     from moto.iam import iam_backends
 
     name, arn = self._get_param("IamInstanceProfile.Name"), self._get_param("IamInstanceProfile.Arn")
@@ -203,6 +224,9 @@ def profile_of(self):
 
 
 def user_data_of(self):
+    """The user data, decoded.
+
+    Assumption: 16 KiB are counted after base64 is decoded."""
     text = self._get_param("UserData")
     if not text:
         return b""
@@ -224,7 +248,11 @@ def size_of(snapshot_id):
 
 
 def mappings_of(image, given, account, region):
-    """[(device, Ebs)] of the volumes that an instance gets: the image's, changed by the request's. The root's is first."""
+    """[(device, Ebs)] of the volumes that an instance gets: the image's, changed by the request's. The root's is first.
+
+    Assumptions: a mapping of the request replaces single fields of the image's and keeps the rest; another snapshot than the
+    image's is refused for every device that the image has; a size of 0 is the snapshot's; a device without EBS (VirtualName)
+    makes no volume."""
     own = {(m.get("Ebs") or {}).get("SnapshotId") for m in image["BlockDeviceMappings"]}
     for mapping in given:
         named = (mapping.get("Ebs") or {}).get("SnapshotId")
@@ -259,6 +287,9 @@ def mappings_of(image, given, account, region):
 
 
 def metadata_options_of(self, image):
+    """The metadata options.
+
+    Assumption: those of the call win over what the image asks for, and the account has none of its own."""
     options = dict(self._get_param("MetadataOptions", {}) or {})
     if image.get("ImdsSupport") == "v2.0":
         options.setdefault("HttpTokens", "required")
@@ -267,7 +298,10 @@ def metadata_options_of(self, image):
 
 
 def equip(instance, backend, tenant, image, mappings, tags, user_data, profile, market):
-    """Gives moto's instance its volumes, profile, spot request and machine."""
+    """Gives moto's instance its volumes, profile, spot request and machine.
+
+    Assumptions: a volume of no type is gp2; what has no DeleteOnTermination goes with the instance, the network interface too;
+    tags of `volume` and `network-interface` are on each of them from the first moment."""
     for device, ebs in mappings:
         volume = backend.create_volume(
             size=ebs["VolumeSize"],
@@ -335,7 +369,10 @@ def equip(instance, backend, tenant, image, mappings, tags, user_data, profile, 
     instance.machine.image = image
     instance.machine.gone = lambda: take_what_goes(instance, backend)
     keys = [backend.volumes[attached.volume_id].kms_key_id for attached in instance.block_device_mapping.values()]
-    if all(key is None or snapshots.usable_key(key) for key in keys):
+    ending = tenant.settings["ends_pending"].get(instance.instance_type)
+    if ending is not None:
+        instance.machine.terminate(ending, f"{ending}: {ENDINGS[ending]}")
+    elif all(key is None or snapshots.usable_key(key) for key in keys):
         instance.machine.start()
     else:
         code = "Client.InvalidKMSKey.InvalidState"
@@ -343,6 +380,10 @@ def equip(instance, backend, tenant, image, mappings, tags, user_data, profile, 
 
 
 def boots_uefi(image, kind):
+    """Whether the machine starts from UEFI.
+
+    Assumptions: an image without a boot mode starts from BIOS on x86_64 and from UEFI on arm64, whatever the type could
+    (docs/what-aws-has-seen.md: AMI-FIRMWARE)."""
     mode = image.get("BootMode")
     if mode in ("uefi", "legacy-bios"):
         return mode == "uefi"
@@ -353,7 +394,10 @@ def boots_uefi(image, kind):
 
 
 def spot_request_of(backend, instance, market, tags):
-    """A fulfilled spot request, made without the instance that moto's own would launch."""
+    """A fulfilled spot request, made without the instance that moto's own would launch.
+
+    Assumptions: it is one-time and its instance is terminated on interruption unless the call says otherwise; there is always
+    capacity, and nothing is ever interrupted."""
     options = market.get("SpotOptions") or {}
     request = SpotInstanceRequest.__new__(SpotInstanceRequest)
     request.ec2_backend, request.id, request.instance = backend, random_spot_request_id(), instance
@@ -373,7 +417,10 @@ def spot_request_of(backend, instance, market, tags):
 
 
 def take_what_goes(instance, backend):
-    """Volumes, interfaces and the spot request that go with a terminated instance."""
+    """Volumes, interfaces and the spot request that go with a terminated instance.
+
+    Assumptions: all of it at once; a one-time request is closed, a persistent one stays active and launches nothing here, where
+    EC2 would launch another instance."""
     from .app import one_at_a_time
 
     with one_at_a_time:
@@ -399,7 +446,9 @@ def take(instance, backend):
 
 
 def forget_old(backend):
-    """Takes instances that were terminated long ago out of what is described."""
+    """Takes instances that were terminated long ago out of what is described.
+
+    Assumption: all at the same age (the setting `terminated_seconds`), where EC2 says about an hour."""
     now = WORLD.tenant(backend.account_id).now()
     for key, reservation in list(backend.reservations.items()):
         for instance in list(reservation.instances):
@@ -412,7 +461,10 @@ def forget_old(backend):
 
 
 def each_of(self):
-    """The instances that a call names, all or none."""
+    """The instances that a call names, all or none.
+
+    Assumptions: an id of another form is InvalidInstanceID.Malformed, one that is unknown InvalidInstanceID.NotFound; the
+    permission (DryRun) is asked after that."""
     ids = self._get_param("InstanceIds", [])
     for given in ids:
         if not re.fullmatch(r"i-(?:[0-9a-f]{8}|[0-9a-f]{17})", given):
@@ -483,7 +535,9 @@ def stop_instances(self):
 
 
 def start_instances(self):
-    """StartInstances: pending, then running; the disk is as it was left."""
+    """StartInstances: pending, then running; the disk is as it was left.
+
+    Assumption: one that runs or is pending is answered as it is; one that still stops is refused."""
     instances = each_of(self)
     before = [instance._state for instance in instances]
     for instance in instances:
@@ -547,7 +601,9 @@ def install(moto):
     described = EC2Response.describe_instances
 
     def describe_instances(self):
-        """DescribeInstances: moto's, without those that were terminated long ago."""
+        """DescribeInstances: moto's, without those that were terminated long ago.
+
+        Assumptions: moto's, which knows the filters by tag, state and id; a new instance is described at once."""
         forget_old(self.ec2_backend)
         return described(self)
 

@@ -4,8 +4,8 @@ has what EC2 says of it.
 Assumptions:
 - The disk is the image's root volume: its snapshot's blocks, and noise where none was ever written (docs/what-aws-has-seen.md), up to
   `noise_mebibytes`; what is beyond that reads as zeros, so that large volumes cost no disk here.
-- `machines: none` (the default): nothing boots. Commands run in namespaces on this host, user data is not run, the console is
-  empty. `machines: qemu`: a real guest; no commands reach it, as it has no agent that knows the stand-in.
+- `machines: none` (the default): nothing boots. Commands run in namespaces on this host, user data is not run, cloud-init says
+  that it is done and has done nothing, the console has what they wrote to /dev/console since the boot. `machines: qemu`: a real guest; no commands reach it, as it has no agent that knows the stand-in.
 - An instance that shuts itself down stops or terminates by its shutdown behaviour as soon as its last process is gone."""
 
 import os
@@ -300,7 +300,9 @@ class Machine:
 
     def console(self):
         """The newest 64 KiB."""
-        return self._console_file()[-65536:]
+        confinement = self.confinement
+        text = self._console_file() if confinement is None else confinement.get("/dev/console") or b""
+        return text[-65536:]
 
     def _console_file(self):
         try:

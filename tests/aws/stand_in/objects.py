@@ -1,5 +1,5 @@
-"""S3's objects: moto's, with every checksum of an upload verified, presigned requests that expire, and buckets that belong to
-somebody."""
+"""S3's objects: moto's, with every checksum of an upload verified, presigned requests that expire, buckets that belong to
+somebody, and versions that go one by one."""
 
 import base64
 import binascii
@@ -8,7 +8,9 @@ import hashlib
 import re
 import urllib.parse
 
+from moto.core.responses import ActionResult
 from moto.s3.exceptions import S3ClientError
+from moto.s3.models import FakeDeleteMarker, s3_backends
 from moto.s3.responses import S3Response
 
 from .world import WORLD, account_of
@@ -77,7 +79,7 @@ def put_object(self):
 def refused_presigned(request):
     """Why a presigned request is refused, or None.
 
-    Assumptions: the signature itself is not computed; its time, its life and its expected bucket owner are looked at."""
+    Assumptions: the signature itself is not computed; its time and its life are looked at."""
     query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(request.url).query))
     if "X-Amz-Signature" not in query:
         return None
@@ -94,15 +96,85 @@ def refused_presigned(request):
     return None
 
 
+def check_owner(self, request, full_url):
+    """A bucket of another account than the one that the request expects takes nothing and gives nothing."""
+    expected = request.headers.get("x-amz-expected-bucket-owner")
+    owner = s3_backends.bucket_accounts.get(self.parse_bucket_name_from_url(request, full_url))
+    if expected and owner and owner[1] != expected:
+        raise S3ClientError("AccessDenied", "Access Denied")
+
+
+def get_object(self):
+    """GetObject. Assumption: nobody here has s3:ListBucket, so that an object that is not there is AccessDenied."""
+    if self.parse_key_name() not in self.backend.get_bucket(self.bucket_name).keys:
+        raise S3ClientError("AccessDenied", "Access Denied")
+    return get_object_of_moto(self)
+
+
+def list_object_versions(self):
+    """ListObjectVersions: the first keys with a prefix, the newest of each first; in a bucket that keeps no versions each is
+    `null`. Moto's own copies every object's content.
+
+    Assumption: without delimiter and markers, which nobody asks for."""
+    if {"delimiter", "key-marker", "version-id-marker"} & set(self.querystring):
+        raise NotImplementedError("ListObjectVersions with a delimiter or a marker")
+    bucket = self.backend.get_bucket(self.bucket_name)
+    prefix = self.querystring.get("prefix", [""])[0]
+    most = min(int(self.querystring.get("max-keys", ["1000"])[0]), 1000)
+    found = [
+        {
+            "Key": name,
+            "VersionId": one.version_id,
+            "IsLatest": number == 0,
+            "LastModified": one.last_modified_ISO8601,
+            "mark": isinstance(one, FakeDeleteMarker),
+            "Size": getattr(one, "size", 0),
+        }
+        for name, versions in sorted(bucket.keys.lists())
+        if name.startswith(prefix)
+        for number, one in enumerate(reversed(versions))
+    ]
+    shown = found[:most]
+    said = {"Name": bucket.name, "Prefix": prefix, "MaxKeys": most, "IsTruncated": len(found) > most}
+    said["Versions"] = [{k: v for k, v in one.items() if k != "mark"} for one in shown if not one["mark"]]
+    said["DeleteMarkers"] = [{k: v for k, v in one.items() if k not in ("mark", "Size")} for one in shown if one["mark"]]
+    self.data["Action"] = "ListObjectVersions"
+    return self.serialized(ActionResult(said))
+
+
+def delete_object(self):
+    """DeleteObject. One version goes for good, also the one called `null` of a bucket that keeps none; without a version a
+    bucket that keeps them gets a mark of deletion."""
+    version = self._get_param("versionId")
+    if version is None:
+        return delete_object_of_moto(self)
+    name, keys = self.parse_key_name(), self.backend.get_bucket(self.bucket_name).keys
+    kept = [one for one in keys.getlist(name, []) if one.version_id != version]
+    if name in keys:
+        keys.setlist(name, kept)
+    if not kept:
+        dict.pop(keys, name, None)
+    return 204, {"x-amz-version-id": version}, ""
+
+
 def install(moto):
-    global put_object_of_moto
+    global put_object_of_moto, get_object_of_moto, delete_object_of_moto
     put_object_of_moto = moto.replace(S3Response, "put_object", put_object)
-    key_response = S3Response._key_response
+    get_object_of_moto = moto.replace(S3Response, "get_object", get_object)
+    delete_object_of_moto = moto.replace(S3Response, "delete_object", delete_object)
+    moto.replace(S3Response, "list_object_versions", list_object_versions)
+    key_response, bucket_response = S3Response._key_response, S3Response._bucket_response
 
     def _key_response(self, request, full_url):
         refused = refused_presigned(request)
         if refused is not None:
             raise S3ClientError(*refused)
+        check_owner(self, request, full_url)
         return key_response(self, request, full_url)
 
+    def _bucket_response(self, request, full_url):
+        check_owner(self, request, full_url)
+        return bucket_response(self, request, full_url)
+
     moto.replace(S3Response, "_key_response", _key_response)
+    moto.replace(S3Response, "_bucket_response", _bucket_response)

@@ -8,7 +8,7 @@ import botocore.parsers
 import botocore.validate
 from botocore.awsrequest import HeadersDict
 
-from . import wire
+from . import signature, wire
 
 # Error codes that every service may answer, without a model saying so.
 COMMON_ERRORS = {
@@ -50,6 +50,9 @@ class Request:
             self.wrong.add("no SigV4 Authorization header")
             return
         self.access_key, self.region, signing_name = scope
+        unsigned = signature.wrong_with(method, target, headers, body)
+        if unsigned:
+            self.wrong.add(unsigned)
         self.service = wire.SERVICE_OF_SIGNING_NAME.get(signing_name, signing_name)
         model = wire.model_of(signing_name)
         if model is None:

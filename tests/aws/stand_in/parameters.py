@@ -60,12 +60,14 @@ def get_parameter(self):
     """GetParameter.
 
     Assumptions: a version or label that a parameter does not have is ParameterVersionNotFound; the answer's Selector is what
-    was asked for, with its colon; a version has no leading zero."""
+    was asked for, with its colon; a version has no leading zero; of a secret of Secrets Manager, stages and ids of its versions
+    are its labels."""
     name = self._get_param("Name")
     plain, colon, selector = name.partition(":")
     if not colon or name.startswith("arn:"):
         return original["get_parameter"](self)
-    versions = self.ssm_backend._parameters.get(plain) or []
+    known = self.ssm_backend._parameters
+    versions = known[plain] if plain in known else []
     if not versions:
         raise Refused("ParameterNotFound", f"Parameter {plain} not found.")
     if not any(str(one.version) == selector or selector in one.labels for one in versions):

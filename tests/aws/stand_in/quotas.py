@@ -79,22 +79,32 @@ def listed(self, defaults):
 
 
 def get_service_quota(self):
-    """GetServiceQuota: what the account has."""
+    """GetServiceQuota: what the account has.
+
+    Assumptions: a quota that is not in the list above is NoSuchResourceException, as an unknown service is; permissions of the
+    other service are not asked for."""
     return asked(self, defaults=False)
 
 
 def get_aws_default_service_quota(self):
-    """GetAWSDefaultServiceQuota: what AWS gives."""
+    """GetAWSDefaultServiceQuota: what AWS gives.
+
+    Assumption: the same in every region and to every account, where AWS gives new accounts less."""
     return asked(self, defaults=True)
 
 
 def list_service_quotas(self):
-    """ListServiceQuotas, in pages."""
+    """ListServiceQuotas, in pages.
+
+    Assumptions: in the order of the list above; it has those quotas too that were never raised; a page has 100 at most where
+    MaxResults says nothing."""
     return listed(self, defaults=False)
 
 
 def list_aws_default_service_quotas(self):
-    """ListAWSDefaultServiceQuotas, in pages."""
+    """ListAWSDefaultServiceQuotas, in pages.
+
+    Assumption: paged as ListServiceQuotas is."""
     return listed(self, defaults=True)
 
 

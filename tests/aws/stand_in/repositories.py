@@ -1,10 +1,12 @@
-"""ECR, as far as a push looks at it: moto's repositories, with a token that has not expired yet. There is no registry behind
-the address: what is pushed goes to one that the test has."""
+"""ECR, as far as a push looks at it: moto's repositories, with a token that has not expired yet, and images whose digest is
+that of their manifest. There is no registry behind the address: what is pushed goes to one that the test has."""
 
 import base64
 import datetime
+import hashlib
 
 from moto.core.responses import ActionResult
+from moto.ecr.models import Image
 from moto.ecr.responses import ECRResponse
 
 from .world import WORLD
@@ -27,5 +29,11 @@ def get_authorization_token(self):
     return ActionResult({"authorizationData": data})
 
 
+def create_digest(self):
+    """PutImage: an image's digest is the SHA-256 of its manifest's bytes, as OCI's registries have it. No assumption."""
+    self._image_digest = f"sha256:{hashlib.sha256(self.image_manifest.encode()).hexdigest()}"
+
+
 def install(moto):
+    moto.replace(Image, "_create_digest", create_digest)
     moto.replace(ECRResponse, "get_authorization_token", get_authorization_token)

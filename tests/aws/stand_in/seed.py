@@ -1,7 +1,9 @@
 """What is there before a test begins: images of any account, from disk files of this host. It goes by none of AWS's calls, and
 makes what none of them can: billing codes, product codes, storage that nobody may touch."""
 
-from . import images, snapshots
+import json
+
+from . import code_build, images, snapshots
 from .blocks import Blocks
 
 # AWS's own, by what DescribeImages calls them.
@@ -24,7 +26,9 @@ def plant(asked):
 
     `setting`: {"encrypt_by_default": true} of the account in the region.
 
-    `instance_profile`: the name of one, with a role of that name. `bucket`: the name of one of the account's."""
+    `instance_profile`: the name of one, with a role of that name. `bucket`: the name of one of the account's. `object`: {bucket, key,
+    path}: a file of this host, as an object. `pipeline_role`: the name of a role that CodePipeline may take. `build_image`: {name,
+    folder}: a container image for CodeBuild, by a folder with its files."""
     account, region = asked["account"], asked.get("region", "us-east-1")
     said = {}
     if "image" in asked:
@@ -35,10 +39,24 @@ def plant(asked):
         ec2_backends[account][region].ebs_encryption_by_default = asked["setting"]["encrypt_by_default"]
     if "instance_profile" in asked:
         _instance_profile(account, asked["instance_profile"])
+    if "build_image" in asked:
+        code_build.name_image(account, asked["build_image"]["name"], asked["build_image"]["folder"])
     if "bucket" in asked:
         from moto.s3.models import s3_backends
 
         s3_backends[account]["aws"].create_bucket(asked["bucket"], region)
+    if "object" in asked:
+        from moto.s3.models import s3_backends
+
+        one = asked["object"]
+        with open(one["path"], "rb") as file:
+            s3_backends[account]["aws"].put_object(one["bucket"], one["key"], file.read())
+    if "pipeline_role" in asked:
+        from moto.iam.models import iam_backends
+
+        trust = {"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "codepipeline.amazonaws.com"}}]}
+        role = iam_backends[account]["aws"].create_role(asked["pipeline_role"], json.dumps(trust), "/", None, "", [], "3600")
+        said["role"] = role.arn
     return said
 
 

@@ -66,6 +66,12 @@ class Snapshot(MotoSnapshot):
         return self._done_at is None and self.status == "pending"
 
     @property
+    def is_listed(self):
+        """Whether EBS knows it to be completed, as EC2 does."""
+        late = self.tenant.settings["list_not_found_seconds"]
+        return self.status == "completed" and self.tenant.now() >= self._done_at + late
+
+    @property
     def state_message(self):
         if self._error is not None:
             return self._error
@@ -206,11 +212,14 @@ def describe_snapshots(self):
 def delete_snapshot(self):
     """DeleteSnapshot. Assumptions:
     - a pending snapshot can be deleted;
-    - one that an image of its account uses is InvalidSnapshot.InUse;
+    - one that an image of its account uses is InvalidSnapshot.InUse, for a while after the image is deregistered too
+      (deregistered_seconds);
     - its children keep their blocks."""
     self.error_on_dryrun()
     snapshot = owned_by(self.current_account, self.region, self._get_param("SnapshotId"))
-    for image in snapshot.ec2_backend.amis.values():
+    from .images import going
+
+    for image in [*snapshot.ec2_backend.amis.values(), *going(snapshot.account, snapshot.region)]:
         if snapshot.id in image.snapshots():
             raise Refused(
                 "InvalidSnapshot.InUse", f"The snapshot {snapshot.id} is currently in use by {image.id}"
@@ -322,27 +331,7 @@ def usable_key(arn):
     return key is not None and key.enabled and key.key_state == "Enabled"
 
 
-def create_snapshot_of_volume(self, volume_id, description, owner_id=None, from_ami=None):
-    """CreateSnapshot (of EC2's backend). Assumptions:
-    - the content is the volume's disk file where it has one (`volume.disk`), else that of the snapshot it was made from;
-    - it is encrypted as the volume is."""
-    volume = self.get_volume(volume_id)
-    account = owner_id or self.account_id
-    disk, source = getattr(volume, "disk", None), _all.get(volume.snapshot_id)
-    blocks = Blocks.of_disk(disk) if disk else Blocks(source.blocks if source is not None else None)
-    key = volume.kms_key_id if volume.encrypted else None
-    snapshot = Snapshot(account, self.region_name, volume.size, description, blocks=blocks, key=key)
-    snapshot.volume.id = volume_id
-    if source is not None:
-        snapshot.lineage, snapshot.billing = source.lineage, source.billing
-        snapshot.product_codes = list(source.product_codes)
-    snapshot.complete()
-    return snapshot
-
-
 def install(moto):
-    from moto.ec2.models.elastic_block_store import EBSBackend
-
     for function in (
         describe_snapshots,
         delete_snapshot,
@@ -351,4 +340,3 @@ def install(moto):
         copy_snapshot,
     ):
         moto.replace(EC2Response, function.__name__, function)
-    moto.replace(EBSBackend, "create_snapshot", create_snapshot_of_volume)

@@ -121,8 +121,8 @@ def _of_others(account, said):
                 }
     for _, backend in _regions(s3_backends, account):
         for bucket in backend.buckets.values():
-            for key, one in bucket.keys.items():
-                said["objects"][f"{bucket.name}/{key}"] = {"size": one.size}
+            for key, versions in bucket.keys.lists():
+                said["objects"][f"{bucket.name}/{key}"] = {"versions": len(versions)}
     for region, backend in _regions(kms_backends, account):
         for key in backend.keys.values():
             for grant in key.list_grants(None):

@@ -1,6 +1,7 @@
 """What all operations share: tenants with their settings, clock, findings and recorded exchanges. It holds no resource of AWS;
 those are with the files named after them."""
 
+import json
 import os
 import re
 import threading
@@ -13,12 +14,19 @@ ACCESS_KEY = re.compile(r"^AKIABAKE(\d{12})$")
 SETTINGS = {
     # Seconds after StartSnapshot in which EBS says that the snapshot does not exist (docs/what-aws-has-seen.md: up to two minutes).
     "put_not_found_seconds": 0.0,
+    # Seconds after a snapshot is completed in which EBS does not list its blocks, to its own account either.
+    "list_not_found_seconds": 0.0,
     # The same for EC2's calls, and for images.
     "describe_not_found_seconds": 0.0,
     # From CompleteSnapshot until the snapshot is completed.
     "complete_seconds": 0.0,
+    # What EBS does to the first block of a snapshot that is told to complete: nothing, changes its `data`, or its data and the
+    # `checksum` with which it is read.
+    "damages": None,
     # From RegisterImage, CopyImage or CreateImage until the image is available.
     "image_seconds": 0.0,
+    # From DeregisterImage until nothing of the image shows: it is listed, and its snapshots are in use.
+    "deregistered_seconds": 0.0,
     # Most blocks on a page of a listing, whatever MaxResults says; every `empty_page_every`th page is empty.
     "page_blocks": 10000,
     "empty_page_every": 3,
@@ -39,6 +47,8 @@ class Tenant:
         self.faults = Faults(self)
         self.exchanges = []
         self.findings = []
+        # What IAM was asked, each question once, with the account that asked: of the thousand blocks of a snapshot one.
+        self._asked = {}
         # How many pages of blocks were given out.
         self.pages = 0
         self._ahead = 0.0
@@ -56,6 +66,19 @@ class Tenant:
         with self.lock:
             self.findings.append({"exchange": exchange, "finding": sentence})
 
+    def is_asked(self, account, asked):
+        """Keeps what IAM was asked about a call (authorization.py)."""
+        with self.lock:
+            for one in asked:
+                self._asked.setdefault(json.dumps([account, one], sort_keys=True), (account, one))
+
+    def take_asked(self, account):
+        """What an account asked since it was taken the last time."""
+        with self.lock:
+            taken = [one for of, one in self._asked.values() if of == account]
+            self._asked = {text: known for text, known in self._asked.items() if known[0] != account}
+        return taken
+
     def record(self, exchange):
         with self.lock:
             exchange["number"] = len(self.exchanges) + 1
@@ -69,6 +92,8 @@ class World:
         self._tenants = {}
         # Where blocks and disks lie; nothing in it has a name for longer than a call.
         self.folder = os.environ.get("TMPDIR", "/tmp")
+        # Where the server listens: for what runs beside it and has to tell or ask it something.
+        self.address = None
 
     def tenant(self, account):
         """The tenant of an account, by its id."""

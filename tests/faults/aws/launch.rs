@@ -15,7 +15,8 @@ use crate::yard::small::recipe;
 use crate::yard::{Said, Yard};
 
 const STEPS: &str = "provision:\n  - shell: { run: 'mkdir -p /etc/made; echo made >/etc/made/by' }\n";
-const DISK: &str = "launch.raw";
+/// The vendor's disk.
+pub(super) const DISK: &str = "launch.raw";
 
 /// More than of other bakes: nearly all of one is waiting for the instance.
 const AT_ONCE: usize = 6;
@@ -30,17 +31,22 @@ const CLEAN_UP: [&str; 2] = ["TerminateInstances", "DeleteObject"];
 /// may run already.
 const ASKS: &str = "SendCommand";
 
+/// Whether a recipe's steps can be run in a root of the stand-in.
+pub(super) fn can_launch() -> bool {
+    gate::has_root(&["mke2fs", "nsenter", "setpriv"]) && provisioner().is_some()
+}
+
 fn yard() -> Option<Yard> {
-    if !gate::has_root(&["mke2fs", "nsenter", "setpriv"]) {
-        return None;
-    }
-    provisioner()?;
-    Yard::small()
+    if can_launch() { Yard::small() } else { None }
 }
 
 impl<'a> Account<'a> {
     /// With a bucket and an instance profile; the base is a vendor's.
     fn launching(yard: &'a Yard) -> Self {
+        Self::launching_with_steps(yard, STEPS)
+    }
+
+    pub(super) fn launching_with_steps(yard: &'a Yard, steps: &str) -> Self {
         let cloud = StandIn::start();
         let disk = yard.path().join(DISK);
         if !Path::exists(&disk) {
@@ -52,7 +58,7 @@ impl<'a> Account<'a> {
         // Names of buckets are everybody's.
         let bucket = format!("bakery-{}", cloud.account());
         cloud.seed(json!({ "instance_profile": "baker", "bucket": bucket }));
-        let settings = format!("method: launch\nlaunch: {{ profile: baker, bucket: {bucket} }}\n{STEPS}");
+        let settings = format!("method: launch\nlaunch: {{ profile: baker, bucket: {bucket} }}\n{steps}");
         yard.recipe("launch", &recipe("launch", &format!("{{ image: {base} }}"), &settings));
         Self { cloud, yard }
     }
