@@ -1,7 +1,13 @@
 //! A bake on a volume: each of its calls fails, loses its answer or is the program's last, and neither volume nor loop device
 //! stays.
 
-use super::run::{bake, calls, each};
+use std::fs::File;
+use std::process::Child;
+use std::time::Duration;
+
+use bakehouse::host::loop_device;
+
+use super::run::{bake, calls, continued, each, stopped};
 use super::state::{State, delete, images, sweep};
 use crate::yard::Yard;
 use crate::yard::small::recipe;
@@ -83,4 +89,38 @@ fn a_bake_on_a_volume_that_is_killed_at_a_call_leaves_nothing_that_stays() {
         assert_eq!(images(yard, NAME), registered, "{fault}");
         settled(yard, before, &fault);
     });
+}
+
+/// A bake that is about to let its volume go, which this process has opened meanwhile.
+fn held(yard: &Yard) -> (Child, File) {
+    let child = stopped(yard, NAME, "call:DetachVolume#1:before:stop");
+    let numbers = loop_device::backed_below(&yard.store());
+    let [number] = numbers[..] else { panic!("{numbers:?}") };
+    (child, File::open(loop_device::node(number).unwrap()).unwrap())
+}
+
+/// Who holds it for a moment is waited for; who keeps it is named.
+#[test]
+fn a_volume_that_is_held_is_waited_for_and_its_holder_is_named() {
+    let Some(yard) = Yard::small() else { return };
+    write(&yard);
+    let before = State::of(&yard);
+    let (child, node) = held(&yard);
+    let lets_go = std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(3));
+        drop(node);
+    });
+    continued(child).ok();
+    lets_go.join().unwrap();
+    settled(&yard, &before, "held for a moment");
+
+    let (child, node) = held(&yard);
+    let said = continued(child).code(4);
+    let named = said.err.contains("is not let go: it is held by")
+        && said.err.contains(&std::process::id().to_string());
+    assert!(named, "{}", said.err);
+    drop(node);
+    before.assert_told(&yard, &said);
+    sweep(&yard);
+    settled(&yard, &before, "held for good");
 }

@@ -69,20 +69,27 @@ pub fn stopped(yard: &Yard, recipe: &str, fault: &str) -> Child {
     child
 }
 
-/// Waits until a process has stopped itself.
+/// Waits until a process has stopped itself: each of its threads, as one that is within a call ends that first.
 #[track_caller]
 pub fn until_stopped(process: u32) {
     for _ in 0..6000 {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-        // proc(5): the state follows the name, which stands in parentheses.
-        let state = stat.rsplit(')').next().unwrap().trim_start().chars().next().unwrap();
-        assert!(state != 'Z', "it ended and did not stop itself");
-        if state == 'T' {
+        let states = thread_states(process);
+        assert!(!states.contains(&'Z'), "it ended and did not stop itself");
+        if states.iter().all(|state| *state == 'T') {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("it did not stop itself within a minute");
+}
+
+fn thread_states(process: u32) -> Vec<char> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
+    // One may end meanwhile.
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    // proc(5): the state follows the name, which stands in parentheses.
+    let state = |stat: String| stat.rsplit(')').next()?.trim_start().chars().next();
+    stats.filter_map(state).collect()
 }
 
 /// Lets a bake that was stopped go on, to its end.
