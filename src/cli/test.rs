@@ -17,10 +17,10 @@ use crate::acceptance::{
     Until,
 };
 use crate::cloud::{Image, Job};
-use crate::disk::loop_device::Access;
 use crate::disk::tree::MountedTree;
 use crate::host::clock;
 use crate::host::file;
+use crate::host::loop_device::Access;
 use crate::host::stop::Stop;
 use crate::image::{Record, TestRecord};
 use crate::ledger::{Header, Ledger, Left};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 
-use super::loop_device::LoopDevice;
 use super::mount::{Mount, MountError, Target};
 use crate::host::exec::{Cmd, ExecError};
+use crate::host::loop_device::LoopDevice;
 use crate::host::stop::Stop;
 
 /// The top level's id: it is always there, and never a subvolume of another (btrfs-subvolume(8), "SUBVOLUME AND

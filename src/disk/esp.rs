@@ -16,9 +16,9 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::ids::Volume;
-use super::loop_device::{Access, LoopDevice, LoopError};
 use super::mount::{Mount, MountError, Target};
 use crate::host::exec::{Cmd, ExecError, Stream};
+use crate::host::loop_device::{Access, LoopDevice, LoopError};
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 

@@ -10,11 +10,11 @@ use super::btrfs;
 use super::filesystem::FilesystemKind;
 use super::ids::Volume;
 use super::layout::{Layout, LayoutError};
-use super::loop_device::{Access, LoopDevice, LoopError};
 use super::mount::{Mount, MountError, Target};
 use super::sparse::{SparseDisk, SparseError};
 use super::table::{TableError, TableKind, sfdisk};
 use crate::host::exec::{Cmd, ExecError};
+use crate::host::loop_device::{Access, LoopDevice, LoopError};
 use crate::host::stop::Stop;
 
 /// Checking reads every inode table: minutes on the largest volumes.

@@ -35,8 +35,6 @@ pub use layout::Layout;
 pub use sparse::SparseDisk;
 pub use transfer::{Pipe, TransferError, Unless};
 
-pub use crate::host::{holders, loop_device};
-
 /// The sector of every disk here, in bytes: what EBS volumes and raw files have.
 pub const SECTOR: u64 = 512;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
-use super::holders::{self, Holder};
+use crate::host::holders::{self, Holder};
 use crate::host::namespace;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;

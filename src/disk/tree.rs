@@ -13,14 +13,14 @@ use super::esp::{EspError, EspFolder};
 use super::filesystem::FilesystemKind;
 use super::ids::Volume;
 use super::layout::Layout;
-use super::loop_device::{LoopDevice, LoopError};
 use super::mount::{Mount, MountError, Target};
 use super::zeroout;
 use crate::host::exec::{Cmd, ExecError};
+use crate::host::loop_device::{LoopDevice, LoopError};
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 
-pub use super::loop_device::Access;
+pub use crate::host::loop_device::Access;
 
 /// fstrim on 64 TiB of ext4 reads every group's bitmap; an hour is beyond all that was seen.
 const TRIM_LIMIT: Duration = Duration::from_secs(3600);

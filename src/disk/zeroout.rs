@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-use super::loop_device::LoopDevice;
+use crate::host::loop_device::LoopDevice;
 
 /// Keeps the ext4 that is mounted from `device` from it. The setting goes with the mount.
 ///

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::work::{is_name, own_folder};
 use super::{WorkDir, WorkError};
 use crate::cloud::{Clouds, ImageId};
-use crate::disk::loop_device;
 use crate::host::error::chain;
+use crate::host::loop_device;
 use crate::host::survivors;
 use crate::ledger::{Ledger, LedgerError, Left, Undo};
 

@@ -8,11 +8,11 @@ use bakehouse::disk::esp::{EspError, EspFolder};
 use bakehouse::disk::filesystem::{Filesystem, FilesystemKind};
 use bakehouse::disk::ids::Volume;
 use bakehouse::disk::layout::Layout;
-use bakehouse::disk::loop_device::Access;
 use bakehouse::disk::mount::Target;
 use bakehouse::disk::table::{Partition, TYPE_ESP, TYPE_ROOT_X86_64};
 use bakehouse::disk::tree::{Esp as Shown, MountedTree};
 use bakehouse::host::exec::Cmd;
+use bakehouse::host::loop_device::Access;
 use bakehouse::host::stop::Stop;
 use tempfile::TempDir;
 

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bakehouse::disk::loop_device::{Access, LoopDevice};
 use bakehouse::disk::sparse::SparseDisk;
 use bakehouse::disk::table::Table;
 use bakehouse::host::exec::Cmd;
+use bakehouse::host::loop_device::{Access, LoopDevice};
 use bakehouse::host::stop::Stop;
 use tempfile::TempDir;
 

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bakehouse::disk::boot_config::{ScratchIds, prepare_root};
 use bakehouse::disk::filesystem::FilesystemKind;
 use bakehouse::disk::format::{Btrfs, Ext4, FormatError, RootFormat, Spec, Xfs, make};
-use bakehouse::disk::loop_device::LoopDevice;
 use bakehouse::disk::tree::{Access, MountedTree};
 use bakehouse::disk::{Disk, Layout, SparseDisk, delta};
 use bakehouse::host::exec::{Cmd, ExecError};
+use bakehouse::host::loop_device::LoopDevice;
 use bakehouse::host::root_dir::RootDir;
 use bakehouse::host::stop::Stop;
 
@@ -104,7 +104,7 @@ async fn whole(format: &dyn RootFormat, module: &str) {
 async fn check(disk: &Path, layout: &Layout) -> Result<(), ExecError> {
     let part = &layout.root.partition;
     let device =
-        LoopDevice::attach(disk, part.start, part.size, bakehouse::disk::loop_device::Access::ReadOnly)
+        LoopDevice::attach(disk, part.start, part.size, bakehouse::host::loop_device::Access::ReadOnly)
             .unwrap();
     let checker = match &layout.root.filesystem.as_ref().unwrap().kind {
         FilesystemKind::Ext4 => Cmd::new("e2fsck").args(["-f", "-n"]),

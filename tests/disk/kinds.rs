@@ -5,10 +5,10 @@ use std::path::Path;
 
 use bakehouse::disk::grow::grow;
 use bakehouse::disk::layout::Layout;
-use bakehouse::disk::loop_device::LoopDevice;
 use bakehouse::disk::sparse::SparseDisk;
 use bakehouse::disk::tree::{Access, MountedTree};
 use bakehouse::host::exec::Cmd;
+use bakehouse::host::loop_device::LoopDevice;
 use bakehouse::host::stop::Stop;
 use sha2::{Digest, Sha256};
 

@@ -3,9 +3,9 @@
 use crate::gate;
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use bakehouse::disk::loop_device::{Access, LoopDevice, LoopError};
 use bakehouse::disk::mount::{Mount, MountError, Target};
 use bakehouse::disk::sparse::SparseDisk;
+use bakehouse::host::loop_device::{Access, LoopDevice, LoopError};
 use bakehouse::host::root_dir::RootDir;
 use bakehouse::host::stop::Stop;
 use rustix::mount::MountFlags;

@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt;
 use bakehouse::disk::filesystem::FilesystemKind;
 use bakehouse::disk::ids::DiskIds;
 use bakehouse::disk::layout::Layout;
-use bakehouse::disk::loop_device::{Access, LoopDevice};
 use bakehouse::disk::mount::{Mount, Target};
 use bakehouse::disk::sparse::SparseDisk;
 use bakehouse::host::exec::Cmd;
+use bakehouse::host::loop_device::{Access, LoopDevice};
 use bakehouse::host::stop::Stop;
 use rustix::mount::MountFlags;
 

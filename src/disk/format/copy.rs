@@ -7,9 +7,9 @@ use rustix::mount::MountFlags;
 
 use super::{FormatError, LIMIT, Part};
 use crate::disk::filesystem::{Driver, FilesystemKind};
-use crate::disk::loop_device::{Access, LoopDevice};
 use crate::disk::mount::{Mount, Target};
 use crate::host::exec::Cmd;
+use crate::host::loop_device::{Access, LoopDevice};
 use crate::host::stop::Stop;
 
 /// Runs `make` on a loop device of the part, and copies the root folder into what it made. When it fails, the mount and

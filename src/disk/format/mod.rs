@@ -23,11 +23,11 @@ use super::boot_config::ScratchIds;
 use super::boot_loader::{self, BootLoaderError, Platform};
 use super::filesystem::FilesystemKind;
 use super::layout::{Layout, LayoutError};
-use super::loop_device::LoopError;
 use super::mount::MountError;
 use super::sparse::{SparseDisk, SparseError};
 use super::table::{TYPE_BIOS_BOOT, TYPE_ESP, TYPE_ROOT_ARM64, TYPE_ROOT_X86_64, Table, TableError};
 use crate::host::exec::ExecError;
+use crate::host::loop_device::LoopError;
 use crate::host::root_dir::RootDir;
 use crate::host::stop::Stop;
 

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use super::{BakeCause, BakeError, Baked, Bench, Method, base, change, import, made, parent};
 use crate::cloud::{CloudError, SnapshotId, VolumeId, retrying, tag};
-use crate::disk::holders::{self, Holder};
+use crate::host::holders::{self, Holder};
 use crate::plan::{BasePlan, LAYOUT, Plan};
 use crate::report::Timing;
 use volume::Attached;

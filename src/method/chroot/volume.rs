@@ -9,7 +9,7 @@ use crate::cloud::{
     CloudError, ErrorKind, Machine, NewVolume, SnapshotId, Token, Volume, VolumeId, VolumeQuery, VolumeState,
     Wait, retrying, tag, until,
 };
-use crate::disk::holders;
+use crate::host::holders;
 use crate::ledger::sweep::OF_ITS_OWN;
 use crate::ledger::{Intent, Kind, Role};
 use crate::method::{BakeCause, Bench};
