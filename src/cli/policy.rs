@@ -12,14 +12,14 @@ use crate::recipe;
 /// Print the least IAM policy that this recipe's stages need, as JSON.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The folder with bake.yml.
+    /// The folder with bake.yml, or for `run` with buildspec.yml.
     #[arg(default_value = ".")]
     dir: PathBuf,
     /// Overrides a variable of the recipe.
     #[arg(long, value_name = "NAME=VALUE", value_parser = super::plan::variable)]
     var: Vec<(String, String)>,
-    /// What the policy is for; `upload`, `download`, `sweep`, `ecr`, `job` and `worker` need no
-    /// recipe.
+    /// What the policy is for; `upload`, `download`, `sweep`, `ecr`, `job`, `worker` and `run` need
+    /// no recipe.
     #[arg(long = "for", value_enum, value_delimiter = ',', default_values = ["bake", "test"])]
     stages: Vec<Stage>,
     /// Whose the base image is, where the recipe does not tell.
@@ -43,6 +43,7 @@ enum Stage {
     Ecr,
     Job,
     Worker,
+    Run,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,14 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     } else {
         None
     };
+    let buildspec = if args.stages.contains(&Stage::Run) {
+        Some(
+            recipe::buildspec::load(&args.dir.join(recipe::buildspec::FILE))
+                .map_err(|errors| Failure::from(&errors))?,
+        )
+    } else {
+        None
+    };
     let wish = Wish {
         stages: args.stages.iter().map(|stage| stage.meant()).collect::<BTreeSet<_>>(),
         base: args.base.map(|owner| match owner {
@@ -70,7 +79,8 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         keys: args.key.clone(),
         repositories: args.repository.clone(),
     };
-    let needs = Needs::of(loaded.as_ref().map(|loaded| &loaded.recipe), &wish);
+    let recipe = loaded.as_ref().map(|loaded| &loaded.recipe);
+    let needs = Needs::of(recipe, buildspec.as_ref().map(|loaded| &loaded.buildspec), &wish);
     let reporter = global.reporter();
     for note in &needs.notes {
         reporter.warning(note.clone());
@@ -100,6 +110,7 @@ impl Stage {
             Self::Ecr => policy::Stage::Registry,
             Self::Job => policy::Stage::Job,
             Self::Worker => policy::Stage::Worker,
+            Self::Run => policy::Stage::Run,
         }
     }
 }

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::secret::SecretRef;
+use super::secret;
 use crate::cloud::{Cloud, CloudError, retrying};
 use crate::host::stop::Stop;
-use crate::recipe::buildspec::Buildspec;
+use crate::recipe::buildspec::{Buildspec, SecretName};
 use crate::report::{Reporter, can_hide};
 
 /// Names that CodeBuild keeps for itself.
@@ -127,17 +127,17 @@ pub async fn from_parameters(
         let Some(cloud) = cloud else {
             return Err(SecretsError::NoCloud { key, variable: variable.clone() });
         };
-        let secret =
-            if key == SECRETS { Some(SecretRef::parse(what, &cloud.place).map_err(refused)?) } else { None };
-        let parameter = secret.as_ref().map_or_else(|| what.clone(), SecretRef::parameter);
+        let name =
+            if key == SECRETS { Some(secret::read(what, &cloud.place).map_err(refused)?) } else { None };
+        let parameter = name.as_ref().map_or_else(|| what.clone(), SecretName::parameter);
         let found = retrying(stop, || cloud.parameters.get(&parameter)).await.map_err(|source| {
             let (variable, what) = (variable.clone(), what.clone());
             SecretsError::Unread(Box::new(Unread { key, variable, what, source }))
         })?;
         // The whole of a secret too: whatever part of it may be shown some day.
         reporter.hide(&found.value);
-        let value = match &secret {
-            Some(secret) => secret.value(found.value).map_err(refused)?,
+        let value = match &name {
+            Some(name) => secret::value(name, found.value).map_err(refused)?,
             None => found.value,
         };
         reporter.hide(&value);

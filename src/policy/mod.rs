@@ -71,6 +71,8 @@ pub enum On {
     TaggedSubnets,
     /// The parameters that the recipe names.
     Parameters,
+    /// The secrets that the buildspec names.
+    Secrets,
     /// The key that the recipe or the user names.
     Keys,
     /// Roles of other accounts that the recipe names.
@@ -120,6 +122,11 @@ impl On {
                     scope.arn("ssm", account, &format!("parameter/{}", name.trim_start_matches('/')))
                 };
                 needs.parameters.iter().map(arn).collect()
+            }
+            Self::Secrets => {
+                let secrets = needs.secrets.iter();
+                // Behind its name each has a hyphen and six characters.
+                secrets.map(|name| own("secretsmanager", &format!("secret:{name}-??????"))).collect()
             }
             Self::Keys => {
                 let arn = |key: &String| match key.as_str() {

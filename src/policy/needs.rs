@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::plan::facts::channel_parameter;
+use crate::recipe::buildspec::{Buildspec, SecretName};
 use crate::recipe::{Encrypt, Imds, MethodChoice, Recipe, SubnetChoice};
 
 /// What a policy is for.
@@ -24,6 +25,8 @@ pub enum Stage {
     Job,
     /// `worker`.
     Worker,
+    /// `run`: the variables of a buildspec.
+    Run,
 }
 
 /// Whose the base is, where the recipe does not tell.
@@ -77,6 +80,8 @@ pub enum Part {
     Job,
     /// Jobs are asked for.
     Worker,
+    /// Parameters and secrets are read into variables of a build.
+    Variables,
 }
 
 /// What besides the recipe decides what is needed.
@@ -98,6 +103,8 @@ pub struct Needs {
     pub family: String,
     pub base_family: Option<String>,
     pub parameters: BTreeSet<String>,
+    /// By their names, without what stands behind these in an ARN.
+    pub secrets: BTreeSet<String>,
     pub keys: BTreeSet<String>,
     /// ARNs, or accounts with the names of roles in them, as `123456789012:role/Bake`.
     pub roles: BTreeSet<String>,
@@ -116,9 +123,9 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Of the stages that a wish names. Those of a recipe need one.
+    /// Of the stages that a wish names. Those of a recipe need one, and that of a buildspec needs that.
     #[must_use]
-    pub fn of(recipe: Option<&Recipe>, wish: &Wish) -> Self {
+    pub fn of(recipe: Option<&Recipe>, buildspec: Option<&Buildspec>, wish: &Wish) -> Self {
         let mut needs = Self { keys: wish.keys.iter().cloned().collect(), ..Self::default() };
         needs.repositories.extend(wish.repositories.iter().cloned());
         for stage in &wish.stages {
@@ -131,6 +138,7 @@ impl Needs {
                 Stage::Registry => &[Part::Registry],
                 Stage::Job => &[Part::Job],
                 Stage::Worker => &[Part::Job, Part::Worker],
+                Stage::Run => &[Part::Variables],
             };
             needs.parts.extend(parts);
         }
@@ -154,12 +162,15 @@ impl Needs {
                 needs.keys.insert(key.clone());
             }
         }
+        if let Some(buildspec) = buildspec {
+            needs.variables(buildspec);
+        }
         if !needs.keys.is_empty() {
             needs.parts.insert(Part::Key);
         } else if wish
             .stages
             .iter()
-            .any(|stage| !matches!(stage, Stage::Registry | Stage::Job | Stage::Worker))
+            .any(|stage| !matches!(stage, Stage::Registry | Stage::Job | Stage::Worker | Stage::Run))
         {
             needs.notes.push(
                 "no key is named: where the base's snapshot, or the account's default, is encrypted with a key of your \
@@ -168,6 +179,22 @@ impl Needs {
             );
         }
         needs
+    }
+
+    fn variables(&mut self, buildspec: &Buildspec) {
+        let plain = |parameter: &str| parameter.split(':').next().unwrap_or_default().to_owned();
+        self.parameters.extend(buildspec.env.parameter_store.values().map(String::as_str).map(plain));
+        // What names none, reading the buildspec has told.
+        let secrets = buildspec.env.secrets_manager.values().filter_map(|text| SecretName::parse(text).ok());
+        for secret in secrets {
+            self.parameters.insert(plain(&secret.parameter()));
+            self.secrets.insert(secret.name().to_owned());
+        }
+        self.notes.push(
+            "CodeBuild reads the variables of a buildspec by other calls: ssm:GetParameters on the parameters, and \
+             secretsmanager:GetSecretValue; where a key of your own encrypts them, kms:Decrypt on it"
+                .to_owned(),
+        );
     }
 
     fn bake(&mut self, recipe: &Recipe, wish: &Wish) {

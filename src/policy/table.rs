@@ -112,8 +112,19 @@ pub const STATEMENTS: &[Statement] = &[
         grants: &[call(
             "ssm:GetParameter",
             On::Parameters,
-            &[Parameter],
+            &[Parameter, Variables],
             "SAR, AWS Systems Manager: parameter*",
+        )],
+    },
+    Statement {
+        sid: "Secrets",
+        only: &[],
+        grants: &[implied(
+            "secretsmanager:GetSecretValue",
+            &["ssm:GetParameter"],
+            On::Secrets,
+            &[Variables],
+            "Systems Manager user guide, \"Referencing AWS Secrets Manager secrets\", from memory (IAM-SECRETS)",
         )],
     },
     // Whoever reads blocks takes the data, whatever CopySnapshot and CreateVolume are denied (EBS-P): so by tags, as far

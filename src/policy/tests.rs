@@ -14,7 +14,7 @@ fn recipe_of(base: &str, more: &str) -> recipe::Recipe {
 
 fn bake(base: &str, more: &str) -> Value {
     let wish = Wish { stages: [Stage::Bake].into(), ..Wish::default() };
-    policy(&Needs::of(Some(&recipe_of(base, more)), &wish), &scope())
+    policy(&Needs::of(Some(&recipe_of(base, more)), None, &wish), &scope())
 }
 
 fn scope() -> Scope {
@@ -76,10 +76,10 @@ fn whose_the_base_is_decides_what_is_read_and_whether_anything_is_copied() {
     // An id tells nothing: both are allowed, and it is said.
     let by_id = recipe_of("{ image: ami-0123456789abcdef0 }", "");
     let wish = Wish { stages: [Stage::Bake].into(), ..Wish::default() };
-    let needs = Needs::of(Some(&by_id), &wish);
+    let needs = Needs::of(Some(&by_id), None, &wish);
     assert!(needs.parts.contains(&Part::Import) && needs.parts.contains(&Part::ReadOwn));
     assert!(needs.notes.iter().any(|note| note.contains("--base")), "{:?}", needs.notes);
-    let foreign = Needs::of(Some(&by_id), &Wish { base: Some(BaseOwner::Foreign), ..wish });
+    let foreign = Needs::of(Some(&by_id), None, &Wish { base: Some(BaseOwner::Foreign), ..wish });
     assert!(!foreign.parts.contains(&Part::ReadOwn));
     assert!(!foreign.notes.iter().any(|note| note.contains("--base")));
 }
@@ -89,7 +89,7 @@ fn what_a_launch_is_connected_to_and_launched_from_is_named_where_the_recipe_nam
     let from = |base: &str, launch: &str, stages: &[Stage]| {
         let launch = format!("method: launch\nlaunch: {{ profile: baker, bucket: bakery{launch} }}");
         let wish = Wish { stages: stages.iter().copied().collect(), ..Wish::default() };
-        let policy = policy(&Needs::of(Some(&recipe_of(base, &launch)), &wish), &scope());
+        let policy = policy(&Needs::of(Some(&recipe_of(base, &launch)), None, &wish), &scope());
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let resources = |sid| {
             let all = statement(&policy, sid)["Resource"].as_array().unwrap().iter().map(text);
@@ -179,7 +179,7 @@ fn a_key_is_named_as_narrowly_as_its_name_allows() {
     let scratch = "{ scratch: { distribution: debian, suite: bookworm } }";
     let recipe = recipe_of(scratch, "disk: { encrypt: alias/bakery }");
     let wish = Wish { stages: [Stage::Bake].into(), keys: vec![arn.to_owned()], ..Wish::default() };
-    let both = policy(&Needs::of(Some(&recipe), &wish), &scope());
+    let both = policy(&Needs::of(Some(&recipe), None, &wish), &scope());
     let of_id = statement(&both, "UseKey");
     assert_eq!(of_id["Resource"], json!([arn]));
     assert!(of_id["Condition"].get("ForAnyValue:StringEquals").is_none());
@@ -259,6 +259,7 @@ fn kinds(on: On) -> &'static [&'static str] {
         On::Networks | On::TaggedSubnets => &["network"],
         On::Everything => &["everything"],
         On::Parameters => &["parameter"],
+        On::Secrets => &["secret"],
         On::Keys => &["key"],
         On::Roles | On::ProfileRole => &["role"],
         On::CommandDocument => &["document"],
@@ -346,7 +347,7 @@ fn no_two_statements_have_one_name_and_a_policy_fits_into_a_managed_one() {
         let stages = stages.iter().copied().collect();
         let repositories = vec!["bakehouse".to_owned()];
         let wish = Wish { stages, keys: vec![key.clone()], repositories, ..Wish::default() };
-        length(&policy(&Needs::of(Some(recipe), &wish), &scope))
+        length(&policy(&Needs::of(Some(recipe), None, &wish), &scope))
     };
     use Stage::{Bake, Download, Registry, Sweep, Test, Upload, Worker};
     let mut longest = (0, 0);

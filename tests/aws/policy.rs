@@ -283,6 +283,25 @@ fn a_policy_allows_what_uploads_and_downloads_call_and_nothing_besides() {
     cloud.finish();
 }
 
+#[test]
+fn a_policy_allows_what_a_buildspecs_variables_need_and_nothing_besides() {
+    let (yard, cloud) = (Yard::new(), StandIn::start());
+    boto(
+        &cloud,
+        "boto3.client('ssm').put_parameter(Name='/app/port', Value='22', Type='String')\n\
+         boto3.client('secretsmanager').create_secret(Name='team/app', SecretString='{\"token\": \"t0p-s3cret\"}')\n",
+        &[],
+    );
+    let spec = "version: 0.2\n\
+                env: { parameter-store: { PORT: '/app/port:1' }, secrets-manager: { TOKEN: 'team/app:token:AWSCURRENT' } }\n\
+                phases: { build: { commands: ['[ \"$PORT $TOKEN\" = \"22 t0p-s3cret\" ]'] } }\n";
+    yard.file("source", "buildspec.yml", spec);
+    let judge = Judge::new(&yard, &cloud, &["source", "--for", "run"]);
+    run(&yard, &cloud, &["run", "source"]).ok();
+    assert_eq!(judge.allowed(), Vec::<String>::new());
+    cloud.finish();
+}
+
 /// What docker does with the login that we give it, nobody sees here: the user guide says it.
 #[test]
 fn a_policy_allows_what_ecr_calls_and_besides_only_what_a_push_needs() {

@@ -12,6 +12,7 @@ mod load;
 mod phase;
 mod report;
 mod rules;
+mod secret;
 mod words;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub use load::{BuildspecErrors, FILE, LoadedBuildspec, load};
 pub use phase::{OnFailure, Phase, PhaseName, Phases};
 pub use report::Report;
 use schemars::JsonSchema;
+pub use secret::{SecretName, SecretNameError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

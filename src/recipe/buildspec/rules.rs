@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::OnFailure;
+use super::{OnFailure, SecretName};
 use crate::recipe::problem::{At, Findings, ProblemKind, either, nearest, quoted};
 use crate::recipe::rules::Rule::{Key, Text, Whole};
 use crate::recipe::rules::{Look, Rule, Verdict, word, wrong};
@@ -106,21 +106,9 @@ fn exportable(name: &str) -> Verdict {
     Ok(())
 }
 
-/// `secret-id:json-key:version-stage:version-id`, where the id may be an ARN, which has six colons of its own.
 fn secret(text: &str) -> Verdict {
     word::filled(text)?;
-    let parts: Vec<&str> = text.split(':').collect();
-    let id = if text.starts_with("arn:") { 7 } else { 1 };
-    let hint =
-        "write secret-id:json-key:version-stage:version-id; what is not needed may be left out or empty";
-    if parts.len() < id || parts[id - 1].is_empty() {
-        return wrong(format!("{} names no secret", quoted(text)), hint);
-    }
-    match &parts[id..] {
-        [] | [_] | [_, _] | [_, "", _] | [_, _, ""] => Ok(()),
-        [_, _, _] => wrong("a version's stage and its id are one too many", "write one of them"),
-        _ => wrong(format!("{} has too many parts", quoted(text)), hint),
-    }
+    SecretName::parse(text).map(drop).or_else(|error| wrong(error.message, error.hint))
 }
 
 fn on_failure(text: &str) -> Verdict {
@@ -389,17 +377,5 @@ mod tests {
     #[test]
     fn every_rule_names_a_place_that_the_schema_has() {
         every_rule_has_its_place(RULES, &SCHEMA);
-    }
-
-    #[test]
-    fn a_secret_is_named_by_its_parts() {
-        let arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:app-AbCdEf";
-        for good in ["app", "app:key", "app:key:AWSCURRENT", "app:key::v1", "app:::", "app::AWSPREVIOUS:"] {
-            assert!(secret(good).is_ok(), "{good}");
-            assert!(secret(&good.replacen("app", arn, 1)).is_ok(), "{good}");
-        }
-        for bad in ["", ":key", "app:key:AWSCURRENT:v1", "app:a:b:c:d", "arn:aws:secretsmanager:eu-west-1"] {
-            assert!(secret(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -23,6 +23,9 @@ from .describing import tags_of
 # Of these nothing is asked: they need no permission.
 FREE = {("sts", "GetCallerIdentity")}
 
+# Below this SSM passes on what is asked of it.
+SECRETS = "aws/reference/secretsmanager/"
+
 # What EBS needs of a key for a new snapshot or volume (EBS user guide, "Requirements for Amazon EBS encryption" and "Control
 # access to EBS direct APIs using IAM").
 OF_A_NEW_ONE = ("DescribeKey", "Decrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo", "CreateGrant")
@@ -250,10 +253,14 @@ def send_command(call):
 
 
 def parameter(call):
-    """One of AWS's own is of no account; a version or a label is no part of its name."""
+    """One of AWS's own is of no account; a version or a label is no part of its name. Of a secret Secrets Manager is asked."""
     name = call.params["Name"].partition(":")[0].lstrip("/")
     arn = call.shared if name.startswith("aws/service/") else call.own
     call.ask(arn(f"parameter/{name}", "ssm"))
+    if name.startswith(SECRETS):
+        # Six characters of AWS's choice end its ARN.
+        secret = f"secret:{name.removeprefix(SECRETS)}-Ab12Cd"
+        call.ask(call.own(secret, "secretsmanager"), action="secretsmanager:GetSecretValue")
 
 
 def bucket(call):
