@@ -1,8 +1,8 @@
 //! Blocks on their way: PutSnapshotBlock and GetSnapshotBlock, which are called by the thousand. They are written and read
-//! here, and signed and sent by the SDK's own signer and HTTP client. What the SDK does around a call besides
+//! here, signed by the SDK's own signer and sent by the HTTP library below it. What the SDK does around a call besides
 //! (interceptors, layers of settings, rules of endpoints) was a seventh of an upload's processor time (docs/speed.md).
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
@@ -16,9 +16,8 @@ use aws_sigv4::http_request::{
 };
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings, SharedHttpConnector};
 use aws_smithy_runtime_api::client::identity::Identity;
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
@@ -30,7 +29,8 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_A
 use http::request::Builder;
 use tokio::sync::{OnceCell, RwLock};
 
-use super::config::{ATTEMPT, CONNECT, IDENTITY, READ, connector};
+use super::config::{ATTEMPT, IDENTITY, READ};
+use super::http::Connections;
 use super::place::{encoded, own_endpoint};
 use super::{VERSION, error};
 use crate::cloud::{
@@ -49,6 +49,9 @@ const CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("x-amz-checksum-a
 /// How long before they expire credentials are fetched anew: longer than a call may take.
 const BEFORE_EXPIRY: Duration = Duration::from_secs(60);
 
+/// How long a block may take to be sent, while as many others are as there are at once: 64 MiB at two a second.
+pub(super) const SENT: Duration = Duration::from_secs(32);
+
 /// The blocks of a place. Cloning shares connections and credentials.
 #[derive(Clone, Debug)]
 pub(super) struct AwsBlocks(Arc<Sender>);
@@ -58,10 +61,16 @@ struct Sender {
     place: Place,
     config: SdkConfig,
     agent: String,
-    endpoint: OnceCell<String>,
-    /// Made when the first block is sent: it reads the system's certificates.
-    connector: OnceLock<SharedHttpConnector>,
+    /// Made when the first block is sent: the system's certificates are read for it.
+    service: OnceCell<Service>,
     identity: RwLock<Option<(Identity, Option<SystemTime>)>>,
+}
+
+/// Where EBS is, and the way there.
+#[derive(Debug)]
+struct Service {
+    endpoint: String,
+    connections: Connections,
 }
 
 /// What the service says of a call that it refuses.
@@ -84,8 +93,7 @@ impl AwsBlocks {
             place: place.clone(),
             config: config.clone(),
             agent: format!("bakehouse/{VERSION}{app}"),
-            endpoint: OnceCell::new(),
-            connector: OnceLock::new(),
+            service: OnceCell::new(),
             identity: RwLock::default(),
         }))
     }
@@ -155,7 +163,9 @@ impl Sender {
         path: String,
         body: SdkBody,
     ) -> Result<HttpResponse> {
-        let sent = tokio::time::timeout(ATTEMPT, self.exchange(request, path, body)).await;
+        let more = if operation == PUT { SENT } else { Duration::ZERO };
+        let exchange = self.exchange(request, path, body, READ + more);
+        let sent = tokio::time::timeout(ATTEMPT + more, exchange).await;
         let source = match sent {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(source)) => source,
@@ -164,21 +174,21 @@ impl Sender {
         Err(error::failed(operation, &self.place, source))
     }
 
-    async fn exchange(&self, request: Builder, path: String, body: SdkBody) -> Sent<HttpResponse> {
-        let endpoint = self.endpoint.get_or_try_init(|| self.resolve()).await?;
+    async fn exchange(
+        &self,
+        request: Builder,
+        path: String,
+        body: SdkBody,
+        within: Duration,
+    ) -> Sent<HttpResponse> {
+        let Service { endpoint, connections } = self.service.get_or_try_init(|| self.resolve()).await?;
         let request = request
             .uri(format!("{endpoint}{path}"))
             .header(USER_AGENT, &self.agent)
             .body(body)
             .map_err(SdkError::construction_failure)?;
         let request = self.signed(request).await?;
-        let request = HttpRequest::try_from(request).map_err(SdkError::construction_failure)?;
-        let connector = self.connector.get_or_init(|| {
-            let settings =
-                HttpConnectorSettings::builder().connect_timeout(CONNECT).read_timeout(READ).build();
-            SharedHttpConnector::new(connector(Some(&settings), self.config.sleep_impl()))
-        });
-        let answer = connector.call(request).await.map_err(SdkError::dispatch_failure)?;
+        let answer = connections.call(request, within).await.map_err(SdkError::dispatch_failure)?;
         if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
     }
 
@@ -210,7 +220,7 @@ impl Sender {
     }
 
     /// Where EBS is: as the SDK's own client of it finds out.
-    async fn resolve(&self) -> Sent<String> {
+    async fn resolve(&self) -> Sent<Service> {
         let params = Params::builder()
             .region(self.place.region.as_str())
             .use_fips(self.config.use_fips().unwrap_or_default())
@@ -220,7 +230,10 @@ impl Sender {
             .map_err(SdkError::construction_failure)?;
         let resolver: &dyn ResolveEndpoint = &DefaultResolver::new();
         let endpoint = resolver.resolve_endpoint(&params).await.map_err(SdkError::construction_failure)?;
-        Ok(endpoint.url().trim_end_matches('/').to_owned())
+        let endpoint = endpoint.url().trim_end_matches('/').to_owned();
+        let connections =
+            Connections::to(&endpoint, self.config.sleep_impl()).map_err(SdkError::dispatch_failure)?;
+        Ok(Service { endpoint, connections })
     }
 
     async fn identity(&self) -> std::result::Result<Identity, CredentialsError> {

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod device;
 mod error;
+mod http;
 mod images;
 mod instances;
 mod jobs;

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::sha256_pair;
+
 /// Bytes of a block. The only value that the EBS direct APIs know ([EBS API model], `BlockSize`).
 pub const BLOCK_SIZE: usize = 524_288;
 
@@ -53,6 +55,14 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// Those of two blocks, in little more time than that of one where the processor can.
+    #[must_use]
+    pub fn of_two(blocks: [&[u8]; 2]) -> [Self; 2] {
+        let are_zeros = blocks.iter().any(|block| **block == **ZEROS);
+        let both = if are_zeros { None } else { sha256_pair::digests(blocks) };
+        both.map_or_else(|| blocks.map(Self::of), |both| both.map(Self))
+    }
+
     /// As the APIs carry it.
     #[must_use]
     pub fn base64(&self) -> String {
@@ -85,35 +95,20 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Computes a digest of bytes that come one after another.
+/// The checksum of a snapshot: SHA-256 over the raw digests of its blocks in ascending order, as `CompleteSnapshot`
+/// takes it with the aggregation method `LINEAR`.
 #[derive(Clone, Debug, Default)]
-pub struct Digesting(Sha256);
+pub struct LinearChecksum(Sha256);
 
-impl Digesting {
-    pub fn add(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+impl LinearChecksum {
+    /// Adds the next block's digest. The caller goes in ascending order of index.
+    pub fn add(&mut self, digest: &Digest) {
+        self.0.update(digest.0);
     }
 
     #[must_use]
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
-    }
-}
-
-/// The checksum of a snapshot: SHA-256 over the raw digests of its blocks in ascending order, as `CompleteSnapshot`
-/// takes it with the aggregation method `LINEAR`.
-#[derive(Clone, Debug, Default)]
-pub struct LinearChecksum(Digesting);
-
-impl LinearChecksum {
-    /// Adds the next block's digest. The caller goes in ascending order of index.
-    pub fn add(&mut self, digest: &Digest) {
-        self.0.add(&digest.0);
-    }
-
-    #[must_use]
-    pub fn finish(self) -> Digest {
-        self.0.finish()
     }
 }
 

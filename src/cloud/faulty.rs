@@ -296,8 +296,12 @@ impl Snapshots for Faulty<dyn Snapshots> {
         self.mutate("DeleteSnapshot", self.inner.delete(id)).await
     }
 
-    fn concurrency(&self) -> usize {
-        self.inner.concurrency()
+    fn puts_at_once(&self) -> usize {
+        self.inner.puts_at_once()
+    }
+
+    fn gets_at_once(&self) -> usize {
+        self.inner.gets_at_once()
     }
 }
 

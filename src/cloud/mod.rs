@@ -20,6 +20,7 @@ mod parameters;
 mod place;
 mod registry;
 mod retry;
+mod sha256_pair;
 mod snapshots;
 mod tags;
 mod volumes;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use account::{Account, Identity, Quota};
-pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, Digesting, LinearChecksum, ZERO_BLOCK, ZEROS};
+pub use block::{BLOCK_SIZE, Block, BlockIndex, Digest, LinearChecksum, ZERO_BLOCK, ZEROS};
 pub use commands::{BUILD_KEY, CommandId, CommandState, Commands, Execution, NewCommand, OutputTo, REBOOT};
 pub use error::{CloudError, ErrorKind, Result};
 pub use id::{ImageId, InstanceId, SnapshotId, Token, VolumeId};

@@ -40,7 +40,7 @@ impl Default for Rates {
 }
 
 /// Of a quota so much is used: clocks differ, and a call that waits on its way comes together with later ones.
-const USED: f64 = 0.97;
+const USED: f64 = 0.985;
 /// A bucket is full with the calls of this time. Timers wake up to a millisecond late, what was missed is made up for.
 const BURST: Duration = Duration::from_millis(20);
 /// What a refusal leaves of the rate.
@@ -253,8 +253,12 @@ impl Snapshots for Paced {
         self.inner.delete(id).await
     }
 
-    fn concurrency(&self) -> usize {
-        self.inner.concurrency()
+    fn puts_at_once(&self) -> usize {
+        self.inner.puts_at_once()
+    }
+
+    fn gets_at_once(&self) -> usize {
+        self.inner.gets_at_once()
     }
 }
 

@@ -122,6 +122,9 @@ pub trait Snapshots: Send + Sync {
     /// `DeleteSnapshot`. [`InUse`](super::ErrorKind::InUse) while an image has it.
     async fn delete(&self, id: &SnapshotId) -> Result<()>;
 
-    /// How many block calls at once this cloud handles well.
-    fn concurrency(&self) -> usize;
+    /// How many blocks at once this cloud takes well.
+    fn puts_at_once(&self) -> usize;
+
+    /// How many it gives well.
+    fn gets_at_once(&self) -> usize;
 }

@@ -1,31 +1,32 @@
 //! Blocks between a disk and a snapshot: one pipeline with bounded memory. Requests in flight are bounded by what the
 //! cloud says it handles well, and the first error that lasts stops all.
 //!
-//! A block is read, hashed and written by the runtime's thread that also sends or received it: about a millisecond's work.
-//! To hand it to a thread of its own took two wake-ups for each block, and the processors idled meanwhile (docs/speed.md).
+//! A block is read, hashed and written by the runtime's threads, which also send and receive it: less than a millisecond's
+//! work. To hand it to a thread of its own took two wake-ups for each block, and the processors idled meanwhile
+//! (docs/speed.md).
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::BytesMut;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Disk;
 use super::arrival::Arrival;
 use super::block_map::BlockMap;
-use super::delta::{Delta, read_block};
+use super::buffers::{Buffer, Buffers};
+use super::delta::{Blocks, Delta, read_block};
+use super::pairing::Pairing;
 use crate::cloud::{
-    BLOCK_SIZE, Block, BlockIndex, BlockToken, CloudError, Digest, LinearChecksum, ListedBlock, SnapshotId,
+    BLOCK_SIZE, BlockIndex, BlockToken, CloudError, Digest, LinearChecksum, ListedBlock, SnapshotId,
     Snapshots, ZERO_BLOCK, ZEROS, retrying,
 };
 use crate::host::stop::Stop;
 use crate::report::{Event, Reporter};
 
 /// Events of progress come once in this many blocks: 64 MiB.
-const PROGRESS_EVERY: u64 = 128;
+const PROGRESS_EVERY: usize = 128;
 
 /// Where blocks come from or go to.
 #[derive(Clone)]
@@ -57,20 +58,15 @@ impl Pipe {
     /// [`TransferError`]
     pub async fn download(&self, from: &SnapshotId, disk: &Arc<dyn Disk>) -> Result<BlockMap, TransferError> {
         let (blocks, volume_size) = self.list(from).await?;
-        let total = blocks.len() as u64;
         let work = Arc::new(Work::new(self, disk, from));
         let fetch = move |block: ListedBlock| {
             let work = work.clone();
             async move { Ok((block.index, work.fetch(block.index, &block.token, true).await?)) }
         };
         let mut map = BlockMap::new(volume_size);
-        let mut count = 0;
-        self.each(blocks, fetch, |(index, digest)| {
+        for (index, digest) in self.each(blocks, self.snapshots.gets_at_once(), "blocks read", fetch).await? {
             map.insert(index, digest);
-            count += 1;
-            self.progress("blocks read", count, total);
-        })
-        .await?;
+        }
         Ok(map)
     }
 
@@ -84,21 +80,17 @@ impl Pipe {
         delta: &Delta,
         to: &SnapshotId,
     ) -> Result<Digest, TransferError> {
-        let total = delta.len() as u64;
         let work = Arc::new(Work::new(self, disk, to));
         let store = move |(index, digest): (BlockIndex, Digest)| {
             let work = work.clone();
             async move {
-                let (data, _) = work.read(index, Some(digest))?;
-                work.put(index, data, digest).await
+                let is_zeros = digest == *ZERO_BLOCK;
+                let memory = if is_zeros { None } else { Some(work.buffers.wait().await) };
+                let block = memory.map(|memory| work.read(index, memory)).transpose()?;
+                work.put(index, block, digest).await
             }
         };
-        let mut count = 0;
-        self.each(delta.clone(), store, |()| {
-            count += 1;
-            self.progress("blocks stored", count, total);
-        })
-        .await?;
+        self.each(delta.clone(), self.snapshots.puts_at_once(), "blocks stored", store).await?;
         Ok(checksum(delta))
     }
 
@@ -114,36 +106,24 @@ impl Pipe {
         unless: Unless,
         to: &SnapshotId,
     ) -> Result<Delta, TransferError> {
-        let total = blocks.len() as u64;
         let written = disk.written().map_err(TransferError::Read)?;
-        let written = Arc::new(super::delta::Blocks::of(&written));
+        let written = Arc::new(Blocks::of(&written));
         let work = Arc::new(Work::new(self, disk, to));
         let keep_zero = unless != Unless::Zero;
         let store = move |index: BlockIndex| {
             let (work, written) = (work.clone(), written.clone());
             async move {
-                let known = (!written.has(index)).then_some(*ZERO_BLOCK);
-                if known.is_some() && !keep_zero {
-                    return Ok(None);
-                }
-                let (data, digest) = work.read(index, known)?;
+                let (block, digest) = work.hashed(index, &written).await?;
                 if digest == *ZERO_BLOCK && !keep_zero {
-                    work.buffers.give(data);
                     return Ok(None);
                 }
-                work.put(index, data, digest).await?;
+                work.put(index, block, digest).await?;
                 Ok(Some((index, digest)))
             }
         };
-        let (mut delta, mut count) = (Delta::new(), 0);
-        self.each(blocks, store, |put| {
-            delta.extend(put);
-            count += 1;
-            self.progress("blocks looked at and stored", count, total);
-        })
-        .await?;
-        delta.sort_by_key(|(index, _)| *index);
-        Ok(delta)
+        let at_once = self.snapshots.puts_at_once();
+        let looked_at = self.each(blocks, at_once, "blocks looked at and stored", store).await?;
+        Ok(ascending(looked_at))
     }
 
     /// Which of these blocks of `disk` a completed snapshot does not have, or has with another content, ascending.
@@ -156,18 +136,15 @@ impl Pipe {
         blocks: Vec<BlockIndex>,
         from: &SnapshotId,
     ) -> Result<Delta, TransferError> {
-        let total = blocks.len() as u64;
         let written = disk.written().map_err(TransferError::Read)?;
-        let written = Arc::new(super::delta::Blocks::of(&written));
+        let written = Arc::new(Blocks::of(&written));
         let (listed, _) = self.list(from).await?;
         let tokens: HashMap<_, _> = listed.into_iter().map(|block| (block.index, block.token)).collect();
         let (work, tokens) = (Arc::new(Work::new(self, disk, from)), Arc::new(tokens));
         let compare = move |index: BlockIndex| {
             let (work, tokens, written) = (work.clone(), tokens.clone(), written.clone());
             async move {
-                let known = (!written.has(index)).then_some(*ZERO_BLOCK);
-                let (data, digest) = work.read(index, known)?;
-                work.buffers.give(data);
+                let (_, digest) = work.hashed(index, &written).await?;
                 let same = match tokens.get(&index) {
                     Some(token) => work.fetch(index, token, false).await? == digest,
                     None => false,
@@ -175,15 +152,9 @@ impl Pipe {
                 Ok((!same).then_some((index, digest)))
             }
         };
-        let (mut delta, mut count) = (Delta::new(), 0);
-        self.each(blocks, compare, |differs| {
-            delta.extend(differs);
-            count += 1;
-            self.progress("blocks compared", count, total);
-        })
-        .await?;
-        delta.sort_by_key(|(index, _)| *index);
-        Ok(delta)
+        let at_once = self.snapshots.gets_at_once();
+        let compared = self.each(blocks, at_once, "blocks compared", compare).await?;
+        Ok(ascending(compared))
     }
 
     /// Reads up to `count` blocks of `delta` back from a completed snapshot, spread over it, and compares them.
@@ -210,14 +181,9 @@ impl Pipe {
             let work = work.clone();
             async move { Ok((block.index, work.fetch(block.index, &block.token, false).await? == digest)) }
         };
-        let mut wrong = None;
-        self.each(sample, fetch, |(index, good)| {
-            if !good {
-                wrong.get_or_insert(index);
-            }
-        })
-        .await?;
-        wrong.map_or(Ok(()), |index| Err(differs(index)))
+        let at_once = self.snapshots.gets_at_once();
+        let read = self.each(sample, at_once, "blocks read back", fetch).await?;
+        read.into_iter().find(|(_, good)| !good).map_or(Ok(()), |(index, _)| Err(differs(index)))
     }
 
     /// Which blocks a completed snapshot has, ascending, and its size in GiB.
@@ -240,55 +206,60 @@ impl Pipe {
         }
     }
 
-    /// Does `work` with each item, as many at once as the cloud handles well, on all threads of the runtime, and gives
-    /// what comes of each to `done`. The first error ends all.
+    /// Does `work` with each item, so many at once, on all threads of the runtime, tells how far it is, and gives what came
+    /// of all, in no order. The first error ends all.
     async fn each<T, R, F, Fut>(
         &self,
         items: Vec<T>,
+        at_once: usize,
+        name: &'static str,
         work: F,
-        mut done: impl FnMut(R),
-    ) -> Result<(), TransferError>
+    ) -> Result<Vec<R>, TransferError>
     where
         T: Clone + Send + Sync + 'static,
         R: Send + 'static,
         F: Fn(T) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<R, TransferError>> + Send + 'static,
     {
-        let at_once = self.snapshots.concurrency().min(items.len());
-        let (items, next) = (Arc::new(items), Arc::new(AtomicUsize::new(0)));
-        let (tell, mut told) = mpsc::channel(at_once.max(1));
+        let total = items.len();
+        let (items, next, done) =
+            (Arc::new(items), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         // Dropping it, as an error does, ends them.
         let mut workers = JoinSet::new();
-        for _ in 0..at_once {
-            let (items, next, work, tell) = (items.clone(), next.clone(), work.clone(), tell.clone());
-            let stop = self.stop.clone();
+        for _ in 0..at_once.min(total) {
+            let (items, next, done, work) = (items.clone(), next.clone(), done.clone(), work.clone());
+            let (stop, reporter) = (self.stop.clone(), self.reporter.clone());
             workers.spawn(async move {
+                // What comes of the items is gathered by their worker: to hand each of them on took two wake-ups.
+                let mut results = Vec::new();
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let stopped = stop.is_requested();
-                    let result = if stopped { Err(TransferError::Stopped) } else { work(item.clone()).await };
-                    let over = result.is_err();
-                    if tell.send(result).await.is_err() || over {
-                        return;
+                    if stop.is_requested() {
+                        return Err(TransferError::Stopped);
+                    }
+                    results.push(work(item.clone()).await?);
+                    let done = 1 + done.fetch_add(1, Ordering::Relaxed);
+                    if done.is_multiple_of(PROGRESS_EVERY) || done == total {
+                        let (done, total) = (done as u64, total as u64);
+                        reporter.emit(Event::Progress { name: name.to_owned(), done, total });
                     }
                 }
+                Ok(results)
             });
         }
-        drop(tell);
-        while let Some(result) = told.recv().await {
-            done(result?);
-        }
+        let mut all = Vec::with_capacity(total);
         while let Some(ended) = workers.join_next().await {
             // One that cannot be joined has panicked, or the runtime is going down: what it had is not done.
-            ended.map_err(|_| TransferError::Stopped)?;
+            all.extend(ended.map_err(|_| TransferError::Stopped)??);
         }
-        Ok(())
+        Ok(all)
     }
+}
 
-    fn progress(&self, name: &str, done: u64, total: u64) {
-        if done.is_multiple_of(PROGRESS_EVERY) || done == total {
-            self.reporter.emit(Event::Progress { name: name.to_owned(), done, total });
-        }
-    }
+/// Those of the blocks that are there, ascending.
+fn ascending(blocks: Vec<Option<(BlockIndex, Digest)>>) -> Delta {
+    let mut delta: Delta = blocks.into_iter().flatten().collect();
+    delta.sort_unstable_by_key(|(index, _)| *index);
+    delta
 }
 
 /// The checksum of a snapshot into which `delta` was put.
@@ -307,7 +278,8 @@ struct Work {
     disk: Arc<dyn Disk>,
     snapshot: SnapshotId,
     buffers: Buffers,
-    /// Held by whoever writes to the disk.
+    pairing: Pairing,
+    /// Held by whoever writes to the disk: the kernel lets one write to a file at a time, and lets the others spin meanwhile.
     writing: Mutex<()>,
 }
 
@@ -318,6 +290,7 @@ impl Work {
             disk: disk.clone(),
             snapshot: snapshot.clone(),
             buffers: Buffers::default(),
+            pairing: Pairing::default(),
             writing: Mutex::default(),
         }
     }
@@ -334,56 +307,80 @@ impl Work {
         if to_disk && index.offset() + BLOCK_SIZE as u64 > self.disk.size() {
             return Err(TransferError::Outside { index });
         }
-        let arrival = Arrival::new(to_disk.then_some((&*self.disk, &self.writing)), index.offset());
+        let arrival = Arrival::new(&self.buffers);
         for _ in 0..2 {
             retrying(stop, || snapshots.get_block(&self.snapshot, index, token, &arrival))
                 .await
                 .map_err(|source| TransferError::Get { snapshot: self.snapshot.clone(), index, source })?;
-            if let Some(digest) = arrival.end().map_err(TransferError::Write)? {
-                return Ok(digest);
+            let Some((block, claimed)) = arrival.end() else { continue };
+            let (block, digest) = self.digest(block).await?;
+            if digest != claimed {
+                continue;
             }
+            // One of zeros stays a hole.
+            if to_disk && digest != *ZERO_BLOCK {
+                self.write(index, &block)?;
+            }
+            return Ok(digest);
         }
         Err(TransferError::Corrupt { snapshot: self.snapshot.clone(), index })
     }
 
-    /// Reads a block, and hashes it where its digest is not known. One that is known to be zeros is not read.
-    fn read(&self, index: BlockIndex, known: Option<Digest>) -> Result<(Block, Digest), TransferError> {
-        if known == Some(*ZERO_BLOCK) {
-            return Ok((ZEROS.clone(), *ZERO_BLOCK));
-        }
-        let mut buffer = self.buffers.take();
-        read_block(&*self.disk, index, &mut buffer)?;
-        let digest = known.unwrap_or_else(|| Digest::of(&buffer));
-        Ok((buffer.freeze(), digest))
+    fn write(&self, index: BlockIndex, block: &Buffer) -> Result<(), TransferError> {
+        // Not to be waited for with other blocks in hand: memory would hold them all.
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.disk.write_at(block, index.offset()).map_err(TransferError::Write)
     }
 
-    async fn put(&self, index: BlockIndex, data: Block, digest: Digest) -> Result<(), TransferError> {
+    /// Reads a block into this memory.
+    fn read(&self, index: BlockIndex, mut into: Buffer) -> Result<Buffer, TransferError> {
+        read_block(&*self.disk, index, &mut into)?;
+        Ok(into)
+    }
+
+    async fn digest(&self, block: Buffer) -> Result<(Buffer, Digest), TransferError> {
+        // As of a task that cannot be joined.
+        self.pairing.digest(block).await.ok_or(TransferError::Stopped)
+    }
+
+    /// A block of the disk with its digest. What was never written is known to be zeros and not read.
+    async fn hashed(
+        &self,
+        index: BlockIndex,
+        written: &Blocks,
+    ) -> Result<(Option<Buffer>, Digest), TransferError> {
+        if !written.has(index) {
+            return Ok((None, *ZERO_BLOCK));
+        }
+        let memory = self.buffers.wait().await;
+        let (block, digest) = self.digest(self.read(index, memory)?).await?;
+        Ok((Some(block), digest))
+    }
+
+    /// Puts a block, that at hand or one of zeros. Its memory is free as soon as it is sent: another try reads it again.
+    async fn put(
+        &self,
+        index: BlockIndex,
+        mut at_hand: Option<Buffer>,
+        digest: Digest,
+    ) -> Result<(), TransferError> {
         let Pipe { snapshots, stop, .. } = &self.pipe;
-        retrying(stop, || snapshots.put_block(&self.snapshot, index, data.clone(), digest))
-            .await
-            .map_err(|source| TransferError::Put { snapshot: self.snapshot.clone(), index, source })?;
-        self.buffers.give(data);
-        Ok(())
-    }
-}
-
-/// Memory for blocks, used again: a new half MiB costs the kernel as much as hashing a tenth of it.
-#[derive(Default)]
-struct Buffers(Mutex<Vec<BytesMut>>);
-
-impl Buffers {
-    fn take(&self) -> BytesMut {
-        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| BytesMut::zeroed(BLOCK_SIZE))
-    }
-
-    /// Takes a block's memory back, where nobody else has it.
-    fn give(&self, data: Block) {
-        if let Ok(buffer) = data.try_into_mut()
-            && buffer.len() == BLOCK_SIZE
-        {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
-        }
+        let mut block = || match at_hand.take() {
+            _ if digest == *ZERO_BLOCK => Ok(ZEROS.clone()),
+            Some(block) => Ok(block.into_block()),
+            None => self.read(index, self.buffers.take()).map(Buffer::into_block),
+        };
+        retrying(stop, || {
+            let block = block();
+            async move {
+                match block {
+                    Ok(block) => snapshots.put_block(&self.snapshot, index, block, digest).await.map(Ok),
+                    Err(error) => Ok(Err(error)),
+                }
+            }
+        })
+        .await
+        .map_err(|source| TransferError::Put { snapshot: self.snapshot.clone(), index, source })?
     }
 }
 

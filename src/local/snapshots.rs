@@ -85,7 +85,11 @@ impl Snapshots for LocalSnapshots {
         self.0.call("DeleteSnapshot", move |here| delete(here, &id)).await
     }
 
-    fn concurrency(&self) -> usize {
+    fn puts_at_once(&self) -> usize {
+        self.gets_at_once()
+    }
+
+    fn gets_at_once(&self) -> usize {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         (processors * 2).min(MOST_AT_ONCE)
     }

@@ -134,7 +134,7 @@ pub(super) async fn complete(
     let sum = checksum(delta);
     retrying(stop, || snapshots.complete(snapshot, changed, sum)).await?;
     let query = SnapshotQuery { ids: vec![snapshot.clone()], ..SnapshotQuery::default() };
-    until(COMPLETED, &cloud.place, stop, || async {
+    let completed = until(COMPLETED, &cloud.place, stop, || async {
         let found = match snapshots.describe(&query).await {
             // Just made, and not seen by EC2 yet.
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
@@ -150,9 +150,8 @@ pub(super) async fn complete(
             )),
             _ => Ok(None),
         }
-    })
-    .await?;
-    listed(snapshot, cloud, stop).await?;
+    });
+    tokio::try_join!(completed, listed(snapshot, cloud, stop))?;
     pipe.read_back(snapshot, delta, SAMPLE).await?;
     Ok(changed)
 }
