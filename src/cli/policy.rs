@@ -18,8 +18,8 @@ pub struct Args {
     /// Overrides a variable of the recipe.
     #[arg(long, value_name = "NAME=VALUE", value_parser = super::plan::variable)]
     var: Vec<(String, String)>,
-    /// What the policy is for; `upload`, `download`, `sweep`, `ecr`, `job` and `worker` need no
-    /// recipe.
+    /// What the policy is for; `upload`, `download`, `sweep`, `ecr`, `job`, `worker` and `vpc` need
+    /// no recipe.
     #[arg(long = "for", value_enum, value_delimiter = ',', default_values = ["bake", "test"])]
     stages: Vec<Stage>,
     /// Whose the base image is, where the recipe does not tell.
@@ -43,6 +43,7 @@ enum Stage {
     Ecr,
     Job,
     Worker,
+    Vpc,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +101,7 @@ impl Stage {
             Self::Ecr => policy::Stage::Registry,
             Self::Job => policy::Stage::Job,
             Self::Worker => policy::Stage::Worker,
+            Self::Vpc => policy::Stage::Vpc,
         }
     }
 }

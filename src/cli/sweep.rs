@@ -174,7 +174,7 @@ async fn in_place(report: &mut Report, session: &Session, cloud: &Cloud) {
     }
     for (id, why) in swept.kept {
         match why {
-            Why::Unreadable(_) => {
+            Why::Unreadable(_) | Why::Held(_) => {
                 let told = format!("{} {id}", id.kind());
                 session.reporter.warning(format!("{told} stays: {why}"));
                 report.keep(told, why);

@@ -24,6 +24,8 @@ pub enum Stage {
     Job,
     /// `worker`.
     Worker,
+    /// `vpc create` and `vpc delete`.
+    Vpc,
 }
 
 /// Whose the base is, where the recipe does not tell.
@@ -77,6 +79,8 @@ pub enum Part {
     Job,
     /// Jobs are asked for.
     Worker,
+    /// A VPC is made and taken away.
+    Vpc,
 }
 
 /// What besides the recipe decides what is needed.
@@ -131,6 +135,7 @@ impl Needs {
                 Stage::Registry => &[Part::Registry],
                 Stage::Job => &[Part::Job],
                 Stage::Worker => &[Part::Job, Part::Worker],
+                Stage::Vpc => &[Part::Vpc],
             };
             needs.parts.extend(parts);
         }
@@ -159,7 +164,7 @@ impl Needs {
         } else if wish
             .stages
             .iter()
-            .any(|stage| !matches!(stage, Stage::Registry | Stage::Job | Stage::Worker))
+            .any(|stage| !matches!(stage, Stage::Registry | Stage::Job | Stage::Worker | Stage::Vpc))
         {
             needs.notes.push(
                 "no key is named: where the base's snapshot, or the account's default, is encrypted with a key of your \
