@@ -18,7 +18,7 @@ use crate::ledger::{Header, Ledger, Left};
 use crate::method::WorkDir;
 use crate::pipeline::{Done, exported};
 use crate::recipe::{self, Span};
-use crate::vpc::{self, ADDRESSES, Create, Delete, STAGE, VpcError, Wanted};
+use crate::vpc::{self, ADDRESSES, Create, Delete, STAGE, Step, VpcError, Wanted};
 
 /// The file with what was made, and the one that a shell reads.
 const RESULT: &str = "vpc.json";
@@ -49,6 +49,9 @@ struct Named {
     /// Overrides a variable of the recipe.
     #[arg(long, value_name = "NAME=VALUE", value_parser = super::plan::variable)]
     var: Vec<(String, String)>,
+    /// Say what would be done.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     job: JobArgs,
 }
@@ -185,14 +188,12 @@ async fn create(args: &CreateArgs, name: &str, session: &Session, global: &Globa
         session.reporter.note(
             "the local cloud has one network, which is always there: nothing was made, and a recipe needs no `launch.subnet`",
         );
+        if args.named.dry_run {
+            return Ok(Ended::Shown);
+        }
         told.tell(&out, global)?;
         return Ok(told.ended(run, "the local cloud's network is always there".to_owned()));
     }
-    // What a create that was killed on this host left would be unwound later, and with it what this one adds.
-    clear_orphans(session, global).await;
-    let work = WorkDir::create(&global.work(), &run)?;
-    let header = Header::new(&session.clouds.name(), STAGE, &run, clock::wall());
-    let ledger = Ledger::begin(&work.ledger(), header)?;
     let lasting = SignedDuration::try_from(args.expires_after.duration())?;
     let wanted = Wanted {
         name: name.to_owned(),
@@ -201,6 +202,14 @@ async fn create(args: &CreateArgs, name: &str, session: &Session, global: &Globa
         zone: args.zone.clone(),
         expires: clock::whole_seconds(clock::wall() + lasting),
     };
+    if args.named.dry_run {
+        return would_create(&wanted, session, global).await;
+    }
+    // What a create that was killed on this host left would be unwound later, and with it what this one adds.
+    clear_orphans(session, global).await;
+    let work = WorkDir::create(&global.work(), &run)?;
+    let header = Header::new(&session.clouds.name(), STAGE, &run, clock::wall());
+    let ledger = Ledger::begin(&work.ledger(), header)?;
     let phase = session.reporter.phase(format!("making the VPC {name}"));
     let create = Create {
         wanted,
@@ -248,6 +257,25 @@ async fn create(args: &CreateArgs, name: &str, session: &Session, global: &Globa
     Ok(told.ended(run, summary))
 }
 
+/// Shows the calls that are missing; of a VPC that is whole none.
+async fn would_create(wanted: &Wanted, session: &Session, global: &Global) -> anyhow::Result<Ended> {
+    let parts = vpc::look(&wanted.name, &session.cloud, &session.stop).await?;
+    for id in parts.ids() {
+        session.reporter.note(format!("the {} {id} is there", id.kind()));
+    }
+    let calls: Vec<&str> = parts.steps(wanted).iter().map(Step::operation).collect();
+    if global.json {
+        let there = parts.ids();
+        print(&format!("{:#}", json!({ "name": wanted.name, "there": there, "would-call": calls })))?;
+        return Ok(Ended::Shown);
+    }
+    for call in &calls {
+        print(&format!("would call {call}"))?;
+    }
+    print(&format!("{} calls", calls.len()))?;
+    Ok(Ended::Shown)
+}
+
 /// The network of the local cloud.
 async fn local(name: &str, session: &Session) -> anyhow::Result<Told> {
     let found = retrying(&session.stop, || session.cloud.networks.subnets(&SubnetQuery::Default)).await?;
@@ -263,8 +291,6 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
     let summary = if session.cloud.place.partition == Partition::local() {
         "the local cloud's network is always there: nothing was taken away".to_owned()
     } else {
-        // The bake in it may have been killed on this host: then its instance goes first.
-        clear_orphans(session, global).await;
         let delete = Delete {
             name,
             now: clock::wall(),
@@ -274,6 +300,11 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
             reporter: &session.reporter,
             stop: &session.stop,
         };
+        if args.named.dry_run {
+            return would_delete(&delete, global).await;
+        }
+        // The bake in it may have been killed on this host: then its instance goes first.
+        clear_orphans(session, global).await;
         let gone = delete.run().await.map_err(|error| failure(&error, name))?.0;
         if gone.is_empty() {
             format!("there is no VPC {name} in {}: nothing was to be taken away", session.cloud.place)
@@ -282,6 +313,10 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
             format!("the VPC {name} is gone: {}", ids.join(", "))
         }
     };
+    if args.named.dry_run {
+        session.reporter.note(summary);
+        return Ok(Ended::Shown);
+    }
     // They name what is not there any more.
     for file in [RESULT, ENVIRONMENT] {
         if let Err(error) = std::fs::remove_file(out.join(file))
@@ -295,6 +330,23 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
         print(&format!("{:#}", json!({ "name": name, "result": "gone" })))?;
     }
     Ok(Ended::Made(Done { summary, bake: name.to_owned(), name: name.to_owned(), ..Done::default() }))
+}
+
+/// Shows what would go, and who is in it.
+async fn would_delete(delete: &Delete<'_>, global: &Global) -> anyhow::Result<Ended> {
+    let (gone, inside) = delete.would().await?;
+    if global.json {
+        print(&format!("{:#}", json!({ "name": delete.name, "would-remove": gone.0, "inside": inside })))?;
+        return Ok(Ended::Shown);
+    }
+    for who in &inside {
+        delete.reporter.warning(format!("in it is {who}"));
+    }
+    for id in &gone.0 {
+        print(&format!("would remove {} {id}", id.kind()))?;
+    }
+    print(&format!("{} to remove", gone.0.len()))?;
+    Ok(Ended::Shown)
 }
 
 /// A VPC that stays is left behind.

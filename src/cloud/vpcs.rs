@@ -83,6 +83,12 @@ impl PartId {
         good.then(|| Self { kind, text: text.to_owned() })
     }
 
+    /// Stands for one that is not made yet.
+    #[must_use]
+    pub fn unknown(kind: PartKind) -> Self {
+        Self { kind, text: format!("{}00000000", kind.prefix()) }
+    }
+
     #[must_use]
     pub fn kind(&self) -> PartKind {
         self.kind

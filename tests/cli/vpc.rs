@@ -10,6 +10,11 @@ const SUBNET: &str = "subnet-00000000000000000";
 fn the_local_clouds_network_is_always_there() {
     let yard = Yard::new();
     yard.recipe("web", RECIPE);
+    for word in ["create", "delete"] {
+        let said = yard.run(&["vpc", word, "web", "--dry-run"]).ok();
+        assert!(said.out.is_empty() && said.err.contains("always there"), "{}", said.err);
+        assert!(!yard.out("web").exists());
+    }
     let said = yard.run(&["vpc", "create", "web"]).ok();
     assert_eq!(said.out.trim(), SUBNET);
     assert!(said.err.contains("always there: nothing was made"), "{}", said.err);

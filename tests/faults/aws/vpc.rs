@@ -53,8 +53,11 @@ impl<'a> Account<'a> {
     }
 }
 
+/// A call by its service, its operation and how many of its kind came before, and how it is struck.
+type Struck = ((String, String, usize), (&'static str, &'static str, bool));
+
 /// Every mutating call of a run, by what it is struck with.
-fn struck(account: &Account) -> Vec<((String, String, usize), (&'static str, &'static str, bool))> {
+fn struck(account: &Account) -> Vec<Struck> {
     let mutations = account.mutations();
     mutations.iter().flat_map(|mutation| STRIKES.map(|strike| (mutation.clone(), strike))).collect()
 }
