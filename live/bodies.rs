@@ -14,7 +14,7 @@ use crate::findings::Findings;
 const AT_ONCE: usize = 8;
 
 /// Bodies that a real account does not have what it takes for, and why.
-const NOT_RUN: [(&str, &str); 13] = [
+const NOT_RUN: [(&str, &str); 15] = [
     (
         "a_listing_is_ascending_over_many_pages",
         "a page of AWS's has 10,000 blocks: 5 GB would have to be put",
@@ -34,6 +34,11 @@ const NOT_RUN: [(&str, &str); 13] = [
     ("a_volume_is_no_smaller_than_its_snapshot_and_in_a_zone_that_there_is", "the same"),
     ("a_snapshot_of_a_volume_has_what_is_on_it", "the same"),
     ("a_volume_that_is_attached_is_in_use_and_so_is_its_name", "the same, and an instance would have to run"),
+    (
+        "a_vpc_is_made_of_parts_that_are_found_by_their_tags",
+        "VPCs are none of what a run makes and takes away",
+    ),
+    ("a_part_that_something_hangs_on_is_in_use", "the same"),
 ];
 
 /// A body, and the behaviours that it shows.
@@ -84,6 +89,8 @@ const SHOWS: &[(&str, &[&str])] = &[
     ("an_unknown_instance_is_not_found", &["AWS-NOT-FOUND"]),
     ("an_unknown_volume_is_not_found", &["AWS-NOT-FOUND"]),
     ("no_volume_has_a_tag_that_was_never_set", &["AWS-TAGS"]),
+    ("an_unknown_part_of_a_vpc_is_not_found", &["AWS-NOT-FOUND"]),
+    ("no_part_of_a_vpc_has_a_tag_that_was_never_set", &["AWS-TAGS"]),
     ("no_instance_has_a_tag_that_was_never_set", &["AWS-TAGS"]),
     ("versions_are_counted_and_kept", &["SSM-VERSIONS"]),
     ("a_parameter_that_exists_is_only_overwritten_when_asked", &["SSM-LIMITS"]),

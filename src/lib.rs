@@ -19,3 +19,4 @@ pub mod provision;
 pub mod recipe;
 pub mod report;
 pub mod stage;
+pub mod vpc;

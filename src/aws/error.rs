@@ -22,7 +22,7 @@ const SHOWN: usize = 200;
 
 /// Codes that mean the same in every operation.
 #[rustfmt::skip]
-const KINDS: [(&str, ErrorKind); 66] = [
+const KINDS: [(&str, ErrorKind); 70] = [
     // Throttling: EC2, then the other services, then S3 (SDK guide, "retry behavior"; EBS and SSM API models).
     ("RequestLimitExceeded", ErrorKind::Throttled),
     ("Throttling", ErrorKind::Throttled),
@@ -79,6 +79,10 @@ const KINDS: [(&str, ErrorKind); 66] = [
     ("IdempotentParameterMismatch", ErrorKind::Exists),
     ("ParameterAlreadyExists", ErrorKind::Exists),
     ("VolumeInUse", ErrorKind::InUse),
+    // What is in a VPC, or hangs on a part of one, has to go first.
+    ("DependencyViolation", ErrorKind::InUse),
+    ("Resource.AlreadyAssociated", ErrorKind::Exists),
+    ("InvalidSubnet.Conflict", ErrorKind::Exists),
     // Not there.
     ("ResourceNotFoundException", ErrorKind::NotFound),
     ("NotFoundException", ErrorKind::NotFound),
@@ -93,6 +97,7 @@ const KINDS: [(&str, ErrorKind); 66] = [
     ("ActionTypeNotFoundException", ErrorKind::NotFound),
     ("InvalidJobStateException", ErrorKind::Exists),
     ("InvalidNonceException", ErrorKind::InUse),
+    ("Gateway.NotAttached", ErrorKind::NotFound),
     ("NoSuchKey", ErrorKind::NotFound),
     ("NoSuchBucket", ErrorKind::NotFound),
     // Inside.
@@ -379,6 +384,12 @@ mod tests {
             ("CreateImage", "Unsupported", 400, ErrorKind::Invalid),
             ("RunInstances", "VcpuLimitExceeded", 400, ErrorKind::Quota),
             ("CopyImage", "ResourceLimitExceeded", 400, ErrorKind::Quota),
+            ("CreateVpc", "VpcLimitExceeded", 400, ErrorKind::Quota),
+            ("DeleteVpc", "DependencyViolation", 400, ErrorKind::InUse),
+            ("DeleteSecurityGroup", "InvalidGroup.NotFound", 400, ErrorKind::NotFound),
+            ("CreateSecurityGroup", "InvalidGroup.Duplicate", 400, ErrorKind::Exists),
+            ("CreateRoute", "RouteAlreadyExists", 400, ErrorKind::Exists),
+            ("DetachInternetGateway", "Gateway.NotAttached", 400, ErrorKind::NotFound),
             ("CreateTags", "TagLimitExceeded", 400, ErrorKind::Invalid),
             ("StartSnapshot", "ConflictException", 409, ErrorKind::Exists),
             ("StartSnapshot", "com.amazonaws.ebs#ConflictException", 409, ErrorKind::Exists),

@@ -22,6 +22,7 @@ mod registry;
 mod settings;
 mod snapshots;
 mod volumes;
+mod vpcs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -239,6 +240,7 @@ impl Clouds for AwsClouds {
             commands: Arc::new(commands::AwsCommands(here.clone())),
             objects: Arc::new(objects::AwsObjects(here.clone())),
             networks: Arc::new(networks::AwsNetworks(here.clone())),
+            vpcs: Arc::new(vpcs::AwsVpcs(here.clone())),
             jobs: Some(Arc::new(jobs::AwsJobs::new(&config, here))),
         })
     }

@@ -30,6 +30,8 @@ pub struct JobArgs {
 pub enum Ended {
     /// With this record.
     Done(PathBuf),
+    /// Without a record.
+    Made(Done),
     Waits(Wait),
     /// It only showed something.
     Shown,
@@ -154,6 +156,7 @@ fn answer(caught: &Result<Result<Ended, Failure>, Box<dyn Any + Send>>, stage: &
                 message: format!("the record is gone: {}", chain(&error)),
             },
         },
+        Ok(Ok(Ended::Made(done))) => StageAnswer::Done(done.clone()),
         Ok(Ok(Ended::Shown)) => return None,
     })
 }

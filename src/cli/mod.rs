@@ -28,6 +28,7 @@ mod sweep;
 mod test;
 mod throw_away;
 mod token_file;
+mod vpc;
 mod worker;
 
 pub mod init;
@@ -74,6 +75,7 @@ enum Verb {
     Sweep(sweep::Args),
     Run(run::Args),
     Worker(worker::Args),
+    Vpc(vpc::Args),
     Provision(provision::Args),
     #[command(hide = true)]
     Metadata(metadata::Args),
@@ -118,6 +120,7 @@ pub fn main() -> ExitCode {
         Verb::Sweep(verb) => sweep::run(&verb, &args.global),
         Verb::Run(verb) => run::run(&verb, &args.global),
         Verb::Worker(verb) => worker::run(&verb, &args.global),
+        Verb::Vpc(verb) => vpc::run(&verb, &args.global),
         Verb::Provision(verb) => match provision::run(&verb) {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error),

@@ -18,8 +18,8 @@ pub struct Args {
     /// Overrides a variable of the recipe.
     #[arg(long, value_name = "NAME=VALUE", value_parser = super::plan::variable)]
     var: Vec<(String, String)>,
-    /// What the policy is for; `upload`, `download`, `sweep`, `ecr`, `job`, `worker` and `run` need
-    /// no recipe.
+    /// What the policy is for; `upload`, `download`, `sweep`, `ecr`, `job`, `worker`, `run` and `vpc`
+    /// need no recipe.
     #[arg(long = "for", value_enum, value_delimiter = ',', default_values = ["bake", "test"])]
     stages: Vec<Stage>,
     /// Whose the base image is, where the recipe does not tell.
@@ -44,6 +44,7 @@ enum Stage {
     Job,
     Worker,
     Run,
+    Vpc,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,7 @@ impl Stage {
             Self::Job => policy::Stage::Job,
             Self::Worker => policy::Stage::Worker,
             Self::Run => policy::Stage::Run,
+            Self::Vpc => policy::Stage::Vpc,
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::method::orphans::{self, Orphan};
 /// account in one region: sweep each that was baked in.
 ///
 /// Nothing that runs is touched: on this host only what belongs to work folders that nobody uses, in the cloud only what
-/// carries the tag bakehouse:expires with a time that is over and what no image uses. May run beside bakes, and again.
+/// carries the tag bakehouse:expires with a time that is over, what no image uses and, of VPCs, what nobody is in. May run
+/// beside bakes, and again.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Show what would be removed.
@@ -174,7 +175,7 @@ async fn in_place(report: &mut Report, session: &Session, cloud: &Cloud) {
     }
     for (id, why) in swept.kept {
         match why {
-            Why::Unreadable(_) => {
+            Why::Unreadable(_) | Why::Held(_) => {
                 let told = format!("{} {id}", id.kind());
                 session.reporter.warning(format!("{told} stays: {why}"));
                 report.keep(told, why);

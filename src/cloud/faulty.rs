@@ -18,11 +18,11 @@ use rustix::process::{Signal, getpid, kill_process};
 use super::{
     ActionType, ArtifactCredentials, Artifacts, Block, BlockIndex, BlockPage, BlockSink, BlockToken, Cloud,
     CloudError, Clouds, CommandId, Commands, Digest, ErrorKind, Execution, Image, ImageId, ImageQuery,
-    Images, Instance, InstanceId, InstanceQuery, Instances, Job, JobArtifact, JobFailure, JobId, JobSuccess,
-    Jobs, Machine, NewCommand, NewCopy, NewImage, NewImageOf, NewInstance, NewParameter, NewSnapshot,
-    NewSnapshotOf, NewVolume, ObjectContent, ObjectVersion, Objects, OfferedJob, PageToken, Parameter,
-    Parameters, Place, Result, Snapshot, SnapshotId, SnapshotQuery, Snapshots, Tags, Token, Volume, VolumeId,
-    VolumeQuery, Volumes,
+    Images, Instance, InstanceId, InstanceQuery, Instances, Interface, Job, JobArtifact, JobFailure, JobId,
+    JobSuccess, Jobs, Machine, NewCommand, NewCopy, NewImage, NewImageOf, NewInstance, NewParameter, NewPart,
+    NewSnapshot, NewSnapshotOf, NewVolume, ObjectContent, ObjectVersion, Objects, OfferedJob, PageToken,
+    Parameter, Parameters, PartChange, PartId, PartKind, PartQuery, Place, Result, Snapshot, SnapshotId,
+    SnapshotQuery, Snapshots, Tags, Token, Volume, VolumeId, VolumeQuery, Volumes, VpcPart, Vpcs,
 };
 
 /// On which side of a call's effect it is struck.
@@ -173,6 +173,7 @@ impl Faults {
             commands: Arc::new(Faulty::new(self, place, cloud.commands)),
             objects: Arc::new(Faulty::new(self, place, cloud.objects)),
             networks: cloud.networks,
+            vpcs: Arc::new(Faulty::new(self, place, cloud.vpcs)),
             jobs: cloud.jobs.map(|jobs| -> Arc<dyn Jobs> { Arc::new(Faulty::new(self, place, jobs)) }),
             place: cloud.place,
         }
@@ -403,6 +404,33 @@ impl Volumes for Faulty<dyn Volumes> {
 
     async fn snapshot(&self, of: &VolumeId, new: &NewSnapshotOf) -> Result<SnapshotId> {
         self.mutate("CreateSnapshot", self.inner.snapshot(of, new)).await
+    }
+}
+
+#[async_trait]
+impl Vpcs for Faulty<dyn Vpcs> {
+    async fn create(&self, new: &NewPart, tags: &Tags) -> Result<PartId> {
+        self.mutate(new.operation(), self.inner.create(new, tags)).await
+    }
+
+    async fn find(&self, kind: PartKind, query: &PartQuery) -> Result<Vec<VpcPart>> {
+        self.inner.find(kind, query).await
+    }
+
+    async fn change(&self, change: &PartChange) -> Result<()> {
+        self.mutate(change.operation(), self.inner.change(change)).await
+    }
+
+    async fn tag(&self, ids: &[PartId], tags: &Tags) -> Result<()> {
+        self.mutate("CreateTags", self.inner.tag(ids, tags)).await
+    }
+
+    async fn delete(&self, id: &PartId) -> Result<()> {
+        self.mutate(id.kind().deletion(), self.inner.delete(id)).await
+    }
+
+    async fn interfaces(&self, vpc: &PartId) -> Result<Vec<Interface>> {
+        self.inner.interfaces(vpc).await
     }
 }
 

@@ -24,6 +24,7 @@ mod sha256_pair;
 mod snapshots;
 mod tags;
 mod volumes;
+mod vpcs;
 mod wait;
 
 use std::sync::Arc;
@@ -58,6 +59,9 @@ pub use snapshots::{
 };
 pub use tags::{TAG_PREFIX, Tags, tag};
 pub use volumes::{Attachment, Machine, NewSnapshotOf, NewVolume, Volume, VolumeQuery, VolumeState, Volumes};
+pub use vpcs::{
+    Association, Interface, NewPart, PartChange, PartDetail, PartId, PartKind, PartQuery, VpcPart, Vpcs,
+};
 pub use wait::{Wait, until};
 
 /// Every place that the credentials at hand can reach.
@@ -92,6 +96,7 @@ pub struct Cloud {
     pub commands: Arc<dyn Commands>,
     pub objects: Arc<dyn Objects>,
     pub networks: Arc<dyn Networks>,
+    pub vpcs: Arc<dyn Vpcs>,
     /// `None` where a cloud has no pipelines: the local one.
     pub jobs: Option<Arc<dyn Jobs>>,
 }

@@ -42,7 +42,7 @@ impl Intent {
     /// Whether a commit makes it the user's. What only served to make an image never is.
     #[must_use]
     pub fn is_for_the_user(&self) -> bool {
-        self.role != Role::Shared && matches!(self.kind, Kind::Image | Kind::Snapshot)
+        self.role != Role::Shared && matches!(self.kind, Kind::Image | Kind::Snapshot | Kind::VpcPart(_))
     }
 
     /// Whether it stands for several: snapshots that another call makes ([`Ledger::announce`](super::Ledger::announce)), one

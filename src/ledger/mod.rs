@@ -13,6 +13,7 @@ mod log;
 mod resource;
 pub mod sweep;
 mod unwind;
+pub mod vpcs;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::{ImageId, InstanceId, ObjectsId, SnapshotId, VolumeId};
+use crate::cloud::{ImageId, InstanceId, ObjectsId, PartId, PartKind, SnapshotId, VolumeId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -15,6 +15,8 @@ pub enum Kind {
     Volume,
     /// All below a prefix of a bucket.
     Objects,
+    /// A VPC, or a part of one.
+    VpcPart(PartKind),
 }
 
 impl Kind {
@@ -26,6 +28,7 @@ impl Kind {
             Self::Snapshot => "snapshot",
             Self::Volume => "volume",
             Self::Objects => "objects",
+            Self::VpcPart(kind) => kind.as_str(),
         }
     }
 }
@@ -45,6 +48,7 @@ pub enum Id {
     Snapshot(SnapshotId),
     Volume(VolumeId),
     Objects(ObjectsId),
+    VpcPart(PartId),
 }
 
 impl Id {
@@ -56,6 +60,7 @@ impl Id {
             Self::Snapshot(_) => Kind::Snapshot,
             Self::Volume(_) => Kind::Volume,
             Self::Objects(_) => Kind::Objects,
+            Self::VpcPart(id) => Kind::VpcPart(id.kind()),
         }
     }
 }
@@ -68,6 +73,7 @@ impl fmt::Display for Id {
             Self::Snapshot(id) => id.fmt(f),
             Self::Volume(id) => id.fmt(f),
             Self::Objects(id) => id.fmt(f),
+            Self::VpcPart(id) => id.fmt(f),
         }
     }
 }
@@ -99,5 +105,11 @@ impl From<VolumeId> for Id {
 impl From<SnapshotId> for Id {
     fn from(id: SnapshotId) -> Self {
         Self::Snapshot(id)
+    }
+}
+
+impl From<PartId> for Id {
+    fn from(id: PartId) -> Self {
+        Self::VpcPart(id)
     }
 }

@@ -1,7 +1,7 @@
 //! What has expired: found in a cloud by the tag `bakehouse:expires`, whoever made it and whatever became of its ledger.
 //! [`decide`] is pure and alone says what goes.
 //!
-//! Must never: take what has no such tag, or a snapshot that an image uses.
+//! Must never: take what has no such tag, a snapshot that an image uses, or a VPC that somebody is in.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,9 +9,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::unwind::{Deregistered, Run, is_gone, is_over, own_images, remove};
+use super::vpcs::{self, Occupant};
 use super::{End, Id, Kind, Undo};
 use crate::cloud::{
-    Cloud, Image, ImageId, InstanceQuery, Result, SnapshotQuery, Tags, VolumeQuery, retrying, tag,
+    Cloud, Image, ImageId, InstanceQuery, Interface, PartKind, PartQuery, Result, SnapshotQuery, Tags,
+    VolumeQuery, VpcPart, retrying, tag,
 };
 use crate::host::error::chain;
 use crate::host::stop::Stop;
@@ -26,6 +28,16 @@ pub struct Seen {
     pub tags: Tags,
     /// An image that uses it.
     pub used_by: Option<ImageId>,
+    /// Why nobody may take it away: of a VPC, who is in it and does not go.
+    pub held_by: Option<String>,
+}
+
+impl Seen {
+    /// Something that nobody uses.
+    #[must_use]
+    pub fn new(id: impl Into<Id>, tags: Tags) -> Self {
+        Self { id: id.into(), tags, used_by: None, held_by: None }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +55,8 @@ pub enum Why {
     Unreadable(String),
     NotYet(Timestamp),
     Used(ImageId),
+    /// Somebody is in it.
+    Held(String),
 }
 
 impl fmt::Display for Why {
@@ -53,6 +67,7 @@ impl fmt::Display for Why {
             Self::Unreadable(value) => write!(f, "its tag {name} is no time: {value:?}"),
             Self::NotYet(time) => write!(f, "it expires at {time}"),
             Self::Used(image) => write!(f, "the image {image} uses it"),
+            Self::Held(why) => f.write_str(why),
         }
     }
 }
@@ -67,7 +82,13 @@ pub fn decide(seen: &Seen, now: Timestamp) -> Verdict {
     if let Some(image) = &seen.used_by {
         return Verdict::Keep(Why::Used(image.clone()));
     }
-    if expires > now { Verdict::Keep(Why::NotYet(expires)) } else { Verdict::Remove }
+    if expires > now {
+        return Verdict::Keep(Why::NotYet(expires));
+    }
+    match &seen.held_by {
+        Some(who) => Verdict::Keep(Why::Held(who.clone())),
+        None => Verdict::Remove,
+    }
 }
 
 /// What was found in one place, and what became of it.
@@ -80,18 +101,32 @@ pub struct Swept {
 }
 
 /// Looks at a place and removes what has expired; in a `dry` run only says so. Instances go first, then volumes, then
-/// images, then the snapshots that no image has any more: those may be held as in use for as long as the cloud takes to
-/// settle. A kind that cannot be listed is told and does not keep the others.
+/// VPCs with all of Bakehouse's that is in them, then images, then the snapshots that no image has any more: those may be held
+/// as in use for as long as the cloud takes to settle. A kind that cannot be listed is told and does not keep the others.
 pub async fn sweep(cloud: &Cloud, settles_within: Duration, now: Timestamp, dry: bool) -> Swept {
     let gone = Deregistered::none_yet(settles_within);
     let mut sweep = Sweep { cloud, now, dry, gone, swept: Swept::default() };
-    match instances(cloud).await {
-        Ok(seen) => drop(sweep.kind(seen).await),
-        Err(error) => sweep.unseen(Kind::Instance, &error),
-    }
+    let ended = match instances(cloud).await {
+        Ok(seen) => sweep.kind(seen).await,
+        Err(error) => {
+            sweep.unseen(Kind::Instance, &error);
+            Vec::new()
+        }
+    };
     match volumes(cloud).await {
         Ok(seen) => drop(sweep.kind(seen).await),
         Err(error) => sweep.unseen(Kind::Volume, &error),
+    }
+    match vpcs(cloud, now, &ended).await {
+        Ok(seen) => {
+            if !dry {
+                for vpc in seen.iter().filter(|seen| decide(seen, now) == Verdict::Remove) {
+                    left(&vpc.id, cloud).await;
+                }
+            }
+            drop(sweep.kind(seen).await);
+        }
+        Err(error) => sweep.unseen(Kind::VpcPart(PartKind::Vpc), &error),
     }
     let mut images = match own_images(cloud).await {
         Ok(images) => images,
@@ -103,8 +138,7 @@ pub async fn sweep(cloud: &Cloud, settles_within: Duration, now: Timestamp, dry:
         }
     };
     let temporary = images.iter().filter(|image| image.tags.contains_key(&tag("expires")));
-    let temporary =
-        temporary.map(|image| Seen { id: image.id.clone().into(), tags: image.tags.clone(), used_by: None });
+    let temporary = temporary.map(|image| Seen::new(image.id.clone(), image.tags.clone()));
     let gone = sweep.kind(temporary.collect()).await;
     images.retain(|image| !gone.contains(&Id::from(image.id.clone())));
     match snapshots(cloud, &images).await {
@@ -118,7 +152,7 @@ async fn instances(cloud: &Cloud) -> Result<Vec<Seen>> {
     let query = InstanceQuery { tag_keys: vec![tag("expires")], ..InstanceQuery::default() };
     let found = retrying(&Stop::never(), || cloud.instances.find(&query)).await?;
     let live = found.into_iter().filter(|instance| !is_over(instance.state));
-    Ok(live.map(|one| Seen { id: one.id.into(), tags: one.tags, used_by: None }).collect())
+    Ok(live.map(|one| Seen::new(one.id, one.tags)).collect())
 }
 
 /// Those of instances have all other tags too, and go with their instances.
@@ -127,7 +161,7 @@ async fn volumes(cloud: &Cloud) -> Result<Vec<Seen>> {
     let query = VolumeQuery { tags: own, tag_keys: vec![tag("expires")], ..VolumeQuery::default() };
     let found = retrying(&Stop::never(), || cloud.volumes.find(&query)).await?;
     let there = found.into_iter().filter(|volume| !is_gone(volume.state));
-    Ok(there.map(|one| Seen { id: one.id.into(), tags: one.tags, used_by: None }).collect())
+    Ok(there.map(|one| Seen::new(one.id, one.tags)).collect())
 }
 
 async fn snapshots(cloud: &Cloud, images: &[Image]) -> Result<Vec<Seen>> {
@@ -136,9 +170,56 @@ async fn snapshots(cloud: &Cloud, images: &[Image]) -> Result<Vec<Seen>> {
     let seen = found.into_iter().map(|snapshot| {
         let user = images.iter().find(|image| image.uses(&snapshot.id));
         let used_by = user.map(|image| image.id.clone());
-        Seen { id: snapshot.id.into(), tags: snapshot.tags, used_by }
+        Seen { used_by, ..Seen::new(snapshot.id, snapshot.tags) }
     });
     Ok(seen.collect())
+}
+
+/// VPCs of Bakehouse's own, and internet gateways that none of them has. What is in them goes with them.
+async fn vpcs(cloud: &Cloud, now: Timestamp, ended: &[Id]) -> Result<Vec<Seen>> {
+    let query = PartQuery { tag_keys: vec![tag(vpcs::NAME), tag("expires")], ..PartQuery::default() };
+    let never = Stop::never();
+    let found = retrying(&never, || cloud.vpcs.find(PartKind::Vpc, &query)).await?;
+    let gateways = retrying(&never, || cloud.vpcs.find(PartKind::InternetGateway, &query)).await?;
+    let is_of_one = |gateway: &VpcPart| found.iter().any(|vpc| gateway.vpc == vpc.vpc);
+    let alone = gateways.into_iter().filter(|gateway| !is_of_one(gateway));
+    let alone = alone.map(|gateway| {
+        let held_by =
+            gateway.vpc.as_ref().map(|vpc| format!("it is attached to {vpc}, which is not Bakehouse's"));
+        Seen { held_by, ..Seen::new(gateway.id, gateway.tags) }
+    });
+    let mut seen: Vec<Seen> = alone.collect();
+    for vpc in found {
+        let mut one = Seen::new(vpc.id.clone(), vpc.tags);
+        if decide(&one, now) == Verdict::Remove {
+            one.held_by = holder(&vpcs::occupants(&vpc.id, cloud, &never).await?, ended);
+        }
+        seen.push(one);
+    }
+    Ok(seen)
+}
+
+/// The first in a VPC that does not go by itself, and was not ended just now.
+fn holder(occupants: &[Occupant], ended: &[Id]) -> Option<String> {
+    let is_ended = |one: &Occupant| {
+        one.is_going() || one.interface.instance.as_ref().is_some_and(|id| ended.contains(&id.clone().into()))
+    };
+    occupants.iter().find(|one| !is_ended(one)).map(|one| match &one.interface.instance {
+        Some(instance) => format!("the instance {instance} is in it"),
+        None => {
+            let Interface { id, description, .. } = &one.interface;
+            format!("the network interface {id} ({description}) is in it")
+        }
+    })
+}
+
+/// Waits until instances that were ended have left a VPC.
+async fn left(id: &Id, cloud: &Cloud) {
+    if let Id::VpcPart(vpc) = id
+        && vpc.kind() == PartKind::Vpc
+    {
+        vpcs::left(vpc, cloud).await;
+    }
 }
 
 struct Sweep<'a> {
@@ -189,6 +270,21 @@ mod tests {
     use crate::cloud::{InstanceId, SnapshotId};
 
     #[test]
+    fn a_vpc_goes_when_it_has_expired_and_nobody_is_in_it() {
+        let now: Timestamp = "2030-01-02T03:04:05Z".parse().unwrap();
+        let later: Timestamp = "2030-01-02T03:04:06Z".parse().unwrap();
+        let held = || Some("the instance i-01234567 is in it".to_owned());
+        let vpc = crate::cloud::PartId::parse("vpc-01234567").unwrap();
+        let seen = |expires: &Timestamp, held_by| {
+            let tags = Tags::from([(tag("expires"), expires.to_string())]);
+            Seen { held_by, ..Seen::new(vpc.clone(), tags) }
+        };
+        assert_eq!(decide(&seen(&now, None), now), Verdict::Remove);
+        assert_eq!(decide(&seen(&now, held()), now), Verdict::Keep(Why::Held(held().unwrap())));
+        assert_eq!(decide(&seen(&later, held()), now), Verdict::Keep(Why::NotYet(later)));
+    }
+
+    #[test]
     fn what_goes_and_what_stays() {
         let now: Timestamp = "2030-01-02T03:04:05Z".parse().unwrap();
         let image = ImageId::parse("ami-01234567").unwrap();
@@ -213,7 +309,7 @@ mod tests {
         ];
         for (id, expires, used_by, expected) in table {
             let tags = expires.map(|value| (tag("expires"), value.to_owned())).into_iter().collect();
-            let seen = Seen { id: id.clone(), tags, used_by };
+            let seen = Seen { used_by, ..Seen::new(id.clone(), tags) };
             assert_eq!(decide(&seen, now), expected, "{expires:?}");
         }
     }

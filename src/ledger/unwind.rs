@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::entry::{Entry, Event, Role, State};
-use super::{Id, Kind, Ledger, Left};
+use super::{Id, Kind, Ledger, Left, vpcs};
 use crate::cloud::{
     Cloud, CloudError, Clouds, ErrorKind, Image, ImageId, ImageQuery, InstanceQuery, InstanceState,
     ObjectsId, SnapshotQuery, Volume, VolumeId, VolumeQuery, VolumeState, retrying,
@@ -17,10 +17,10 @@ use crate::host::error::chain;
 use crate::host::stop::Stop;
 
 /// How often is looked for what may not be seen yet.
-const LOOK: Duration = Duration::from_secs(2);
+pub(super) const LOOK: Duration = Duration::from_secs(2);
 /// How long an instance that is ending is waited for: EC2 takes the power away from a system that does not end, after some
 /// minutes.
-const ENDING: Duration = Duration::from_secs(300);
+pub(super) const ENDING: Duration = Duration::from_secs(300);
 /// How long a volume may take to be detached. One that is mounted never is.
 const DETACHING: Duration = Duration::from_secs(120);
 
@@ -228,10 +228,15 @@ impl Ledger {
         };
         let mut ends: Vec<_> = error.iter().map(unseen).collect();
         for id in ids {
+            let taken_over = match &id {
+                Id::VpcPart(part) => vpcs::taken_over(part, &entry.intent, &cloud).await,
+                _ => None,
+            };
             let end = match entry.intent.role {
-                Role::Temporary | Role::Result => {
-                    until(seen_from, || remove(&id, &cloud, run, gone)).await.unwrap_or(End::Absent)
-                }
+                Role::Temporary | Role::Result => match taken_over {
+                    Some(why) => End::Kept(why),
+                    None => until(seen_from, || remove(&id, &cloud, run, gone)).await.unwrap_or(End::Absent),
+                },
                 Role::Commit => End::Kept(format!("it was registered after all ({})", entry.intent.what)),
                 Role::Shared => End::Absent,
             };
@@ -318,6 +323,7 @@ async fn find(entry: &Entry, cloud: &Cloud) -> Result<Vec<Id>, CloudError> {
             let found = retrying(&never, || cloud.volumes.find(&query)).await?;
             found.into_iter().filter(|one| !is_gone(one.state)).map(|one| one.id.into()).collect()
         }
+        Kind::VpcPart(kind) => vpcs::tagged(kind, tags, cloud).await?.into_iter().map(Id::from).collect(),
         // Their id is known before any of them is made.
         Kind::Objects => Vec::new(),
     })
@@ -335,20 +341,25 @@ pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run, gone: &Deregistered
     if run == Run::Dry {
         return Some(used(id, cloud, gone).await.unwrap_or(End::Removed));
     }
+    let gone_by = match id {
+        // What was in it went a moment ago.
+        Id::VpcPart(_) => Instant::now() + gone.settles_within,
+        _ => gone.over,
+    };
     let error = loop {
         let error = match delete(id, cloud).await {
             Ok(()) => return Some(End::Removed),
             Err(error) if error.kind == ErrorKind::NotFound => return None,
             Err(error) => error,
         };
-        if !matches!((id, error.kind), (Id::Snapshot(_), ErrorKind::InUse)) {
+        if !matches!((id, error.kind), (Id::Snapshot(_) | Id::VpcPart(_), ErrorKind::InUse)) {
             break error;
         }
         if let Some(kept) = used(id, cloud, gone).await {
             return Some(kept);
         }
         // Nothing is seen to use it: what did so went a moment ago.
-        if Instant::now() >= gone.over {
+        if Instant::now() >= gone_by {
             break error;
         }
         tokio::time::sleep(LOOK).await;
@@ -379,6 +390,7 @@ async fn delete(id: &Id, cloud: &Cloud) -> Result<(), CloudError> {
         Id::Instance(id) => retrying(&never, || cloud.instances.terminate(id)).await,
         Id::Volume(id) => delete_volume(id, cloud).await,
         Id::Objects(id) => delete_objects(id, cloud).await,
+        Id::VpcPart(id) => vpcs::delete(id, cloud).await,
     }
 }
 
@@ -481,6 +493,7 @@ async fn look(id: &Id, cloud: &Cloud) -> Result<Sight, CloudError> {
         Id::Objects(id) => retrying(&never, || cloud.objects.list(id.bucket(), id.prefix()))
             .await
             .map(|keys| shown(keys.is_empty())),
+        Id::VpcPart(id) => vpcs::seen(id, cloud).await.map(|found| shown(found.is_none())),
     };
     match sight {
         Err(error) if error.kind == ErrorKind::NotFound => Ok(Sight::Unknown),

@@ -47,6 +47,7 @@ mod store;
 mod tokens;
 mod verify;
 mod volumes;
+mod vpcs;
 mod workers;
 
 use std::path::Path;
@@ -142,7 +143,8 @@ impl Clouds for LocalClouds {
             keys: Arc::new(settings::LocalKeys(here.clone())),
             commands: Arc::new(commands::LocalCommands::new(here.clone())),
             objects: Arc::new(objects::LocalObjects(here.clone())),
-            networks: Arc::new(networks::LocalNetworks(here)),
+            networks: Arc::new(networks::LocalNetworks(here.clone())),
+            vpcs: Arc::new(vpcs::LocalVpcs(here)),
             // A pipeline is no part of a laptop.
             jobs: None,
         })

@@ -20,9 +20,9 @@ const LEDGER: &str = "ledger.jsonl";
 const LOCK: &str = "lock";
 /// What the name of a folder begins with that is being removed.
 const HIDDEN: &str = ".";
-/// What has a work folder: a bake, a test, copies of images to look into and to boot, a disk that is stored by hand, and a
-/// job of a pipeline.
-const WORDS: [&str; 6] = ["bake", "test", "copy", "boot", "upload", "job"];
+/// What has a work folder: a bake, a test, copies of images to look into and to boot, a disk that is stored by hand, a
+/// job of a pipeline, and the making of a VPC.
+const WORDS: [&str; 7] = ["bake", "test", "copy", "boot", "upload", "job", "vpc"];
 
 /// The work folder of one bake. Removed by [`WorkDir::close`], and by dropping it.
 #[derive(Debug)]

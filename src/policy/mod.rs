@@ -61,6 +61,13 @@ pub enum On {
     ImagesAndSnapshots,
     Instances,
     Volumes,
+    Vpcs,
+    InternetGateways,
+    Subnets,
+    RouteTables,
+    SecurityGroups,
+    /// All parts of a VPC, and itself.
+    VpcParts,
     /// What `RunInstances` makes.
     LaunchMakes,
     /// What the recipe names as its base, where that is an id.
@@ -101,6 +108,21 @@ impl On {
             Self::ImagesAndSnapshots => vec![shared("ec2", "image/*"), shared("ec2", "snapshot/*")],
             Self::Instances => vec![own("ec2", "instance/*")],
             Self::Volumes => vec![own("ec2", "volume/*")],
+            Self::Vpcs => vec![own("ec2", "vpc/*")],
+            Self::InternetGateways => vec![own("ec2", "internet-gateway/*")],
+            Self::Subnets => vec![own("ec2", "subnet/*")],
+            Self::RouteTables => vec![own("ec2", "route-table/*")],
+            Self::SecurityGroups => vec![own("ec2", "security-group/*")],
+            Self::VpcParts => {
+                let kinds = [
+                    Self::Vpcs,
+                    Self::InternetGateways,
+                    Self::Subnets,
+                    Self::RouteTables,
+                    Self::SecurityGroups,
+                ];
+                kinds.into_iter().flat_map(|kind| kind.arns(scope, needs)).collect()
+            }
             Self::LaunchMakes => {
                 let spot = needs.spot.then_some("spot-instances-request/*");
                 let made = ["instance/*", "volume/*", "network-interface/*"].into_iter().chain(spot);
@@ -179,6 +201,8 @@ pub enum Only {
     OfImports,
     /// The resource was made by a bake, whichever.
     OfBakes,
+    /// The resource is a VPC of Bakehouse's own, or a part of one.
+    OfVpcs,
     /// The subnet has the tags by which the recipe tells it.
     OfSubnet,
     /// What is made carries this recipe's family.
@@ -187,6 +211,10 @@ pub enum Only {
     MakesOfBakes,
     /// What is made carries what it is the import of.
     MakesImports,
+    /// What is made carries the name of the VPC that it is a part of.
+    MakesVpcs,
+    /// Of tags, only those that say whose a VPC is, and when it expires.
+    TagsVpcs,
     /// Of tags, only those that say what an import's disk is.
     TagsLayout,
     /// Of tags, only those that say when something expires.
@@ -221,6 +249,7 @@ impl Only {
             }
             Self::OfImports => ("Null", ours("ResourceTag", "import"), there),
             Self::OfBakes => ("Null", ours("ResourceTag", "bake"), there),
+            Self::OfVpcs => ("Null", ours("ResourceTag", "vpc"), there),
             Self::OfSubnet => {
                 let tags = match needs.subnet() {
                     Some(SubnetChoice::Tags(tags)) => tags.iter().collect(),
@@ -234,7 +263,12 @@ impl Only {
             Self::MakesOfFamily => ("StringEquals", ours("RequestTag", "family"), json!(needs.family)),
             Self::MakesOfBakes => ("Null", ours("RequestTag", "bake"), there),
             Self::MakesImports => ("Null", ours("RequestTag", "import"), there),
+            Self::MakesVpcs => ("Null", ours("RequestTag", "vpc"), there),
             Self::TagsLayout => only_tag("layout"),
+            Self::TagsVpcs => {
+                let keys = ["bake", "expires"].map(|name| format!("{TAG_PREFIX}{name}"));
+                ("ForAllValues:StringEquals", "aws:TagKeys".to_owned(), json!(keys))
+            }
             // DeleteTags that names none takes all tags away, and no tag at all is "only" any (IAM user guide,
             // "Multivalued context keys").
             Self::TagsExpiry => {

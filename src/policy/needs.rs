@@ -27,6 +27,8 @@ pub enum Stage {
     Worker,
     /// `run`: the variables of a buildspec.
     Run,
+    /// `vpc create` and `vpc delete`.
+    Vpc,
 }
 
 /// Whose the base is, where the recipe does not tell.
@@ -82,6 +84,8 @@ pub enum Part {
     Worker,
     /// Parameters and secrets are read into variables of a build.
     Variables,
+    /// A VPC is made and taken away.
+    Vpc,
 }
 
 /// What besides the recipe decides what is needed.
@@ -139,6 +143,7 @@ impl Needs {
                 Stage::Job => &[Part::Job],
                 Stage::Worker => &[Part::Job, Part::Worker],
                 Stage::Run => &[Part::Variables],
+                Stage::Vpc => &[Part::Vpc],
             };
             needs.parts.extend(parts);
         }
@@ -167,11 +172,9 @@ impl Needs {
         }
         if !needs.keys.is_empty() {
             needs.parts.insert(Part::Key);
-        } else if wish
-            .stages
-            .iter()
-            .any(|stage| !matches!(stage, Stage::Registry | Stage::Job | Stage::Worker | Stage::Run))
-        {
+        } else if wish.stages.iter().any(|stage| {
+            !matches!(stage, Stage::Registry | Stage::Job | Stage::Worker | Stage::Run | Stage::Vpc)
+        }) {
             needs.notes.push(
                 "no key is named: where the base's snapshot, or the account's default, is encrypted with a key of your \
                  own, add --key KEY (AWS's own aws/ebs needs nothing)"

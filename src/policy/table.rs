@@ -9,6 +9,8 @@
 //! A statement is one condition, and so may hold actions on several kinds of resources. Its resources are those of all its
 //! actions: an action must gain nothing by the others' (a test looks).
 
+mod vpcs;
+
 use super::needs::Part::{self, *};
 use super::{On, Only};
 
@@ -81,9 +83,14 @@ pub const STATEMENTS: &[Statement] = &[
                 &[Look, Test, Sweep, Upload, Download],
                 NO_RESOURCE,
             ),
-            call("ec2:DescribeInstances", On::Everything, &[Test, Launch, Sweep], NO_RESOURCE),
+            call("ec2:DescribeInstances", On::Everything, &[Test, Launch, Sweep, Vpc], NO_RESOURCE),
             call("ec2:DescribeVolumes", On::Everything, &[Chroot, Sweep], NO_RESOURCE),
-            call("ec2:DescribeSubnets", On::Everything, &[FindSubnet], NO_RESOURCE),
+            call("ec2:DescribeSubnets", On::Everything, &[FindSubnet, Sweep, Vpc], NO_RESOURCE),
+            call("ec2:DescribeVpcs", On::Everything, &[Sweep, Vpc], NO_RESOURCE),
+            call("ec2:DescribeInternetGateways", On::Everything, &[Sweep, Vpc], NO_RESOURCE),
+            call("ec2:DescribeRouteTables", On::Everything, &[Sweep, Vpc], NO_RESOURCE),
+            call("ec2:DescribeSecurityGroups", On::Everything, &[Sweep, Vpc], NO_RESOURCE),
+            call("ec2:DescribeNetworkInterfaces", On::Everything, &[Sweep, Vpc], NO_RESOURCE),
             call("ec2:GetEbsEncryptionByDefault", On::Everything, &[Look], NO_RESOURCE),
             call("ec2:GetEbsDefaultKmsKeyId", On::Everything, &[Look], NO_RESOURCE),
             call("ec2:GetImageBlockPublicAccessState", On::Everything, &[Look], NO_RESOURCE),
@@ -506,11 +513,15 @@ pub const STATEMENTS: &[Statement] = &[
             call(
                 "ec2:TerminateInstances",
                 On::Instances,
-                &[Sweep],
+                &[Sweep, Vpc],
                 "SAR, Amazon EC2: instance*, aws:ResourceTag",
             ),
         ],
     },
+    vpcs::MAKE,
+    vpcs::TAG,
+    vpcs::TAKE_OVER,
+    vpcs::OWN,
     Statement {
         sid: "TakeRoles",
         only: &[],

@@ -233,7 +233,7 @@ fn nothing_changes_everything() {
 
 /// The kinds of resources whose tags a call is asked for, and of those that it makes with tags of its own (SAR, Amazon
 /// EC2). All other actions know one kind.
-const KINDS: [(&str, &[&str], &[&str]); 8] = [
+const KINDS: [(&str, &[&str], &[&str]); 15] = [
     (
         "ec2:RunInstances",
         &["image", "snapshot", "network"],
@@ -246,6 +246,13 @@ const KINDS: [(&str, &[&str], &[&str]); 8] = [
     ("ec2:CreateSnapshot", &["volume"], &["snapshot"]),
     ("ec2:AttachVolume", &["volume", "instance"], &[]),
     ("ec2:DetachVolume", &["volume", "instance"], &[]),
+    ("ec2:CreateSubnet", &["vpc"], &["subnet"]),
+    ("ec2:CreateRouteTable", &["vpc"], &["route table"]),
+    ("ec2:CreateSecurityGroup", &["vpc"], &["security group"]),
+    ("ec2:AttachInternetGateway", &["internet gateway", "vpc"], &[]),
+    ("ec2:DetachInternetGateway", &["internet gateway", "vpc"], &[]),
+    ("ec2:AssociateRouteTable", &["route table", "subnet"], &[]),
+    ("ec2:DisassociateRouteTable", &["route table", "subnet"], &[]),
 ];
 
 fn kinds(on: On) -> &'static [&'static str] {
@@ -255,6 +262,12 @@ fn kinds(on: On) -> &'static [&'static str] {
         On::ImagesAndSnapshots => &["image", "snapshot"],
         On::Instances => &["instance"],
         On::Volumes => &["volume"],
+        On::Vpcs => &["vpc"],
+        On::InternetGateways => &["internet gateway"],
+        On::Subnets => &["subnet"],
+        On::RouteTables => &["route table"],
+        On::SecurityGroups => &["security group"],
+        On::VpcParts => &["vpc", "internet gateway", "subnet", "route table", "security group"],
         On::LaunchMakes => &["instance", "volume", "network-interface", "spot"],
         On::Networks | On::TaggedSubnets => &["network"],
         On::Everything => &["everything"],
@@ -292,7 +305,8 @@ fn no_action_gains_by_the_resources_of_its_neighbours() {
                 continue;
             };
             several += 1;
-            let of_request = statement.only.contains(&Only::MakesOfFamily);
+            let makes_of = [Only::MakesOfFamily, Only::MakesVpcs];
+            let of_request = makes_of.iter().any(|only| statement.only.contains(only));
             let relevant = match statement.only {
                 [] => [*uses, *makes].concat(),
                 _ if of_request => makes.to_vec(),
@@ -349,11 +363,12 @@ fn no_two_statements_have_one_name_and_a_policy_fits_into_a_managed_one() {
         let wish = Wish { stages, keys: vec![key.clone()], repositories, ..Wish::default() };
         length(&policy(&Needs::of(Some(recipe), None, &wish), &scope))
     };
-    use Stage::{Bake, Download, Registry, Sweep, Test, Upload, Worker};
+    use Stage::{Bake, Download, Registry, Sweep, Test, Upload, Vpc, Worker};
     let mut longest = (0, 0);
     for recipe in largest() {
         longest.0 = longest.0.max(long(&recipe, &[Bake, Test]));
-        longest.1 = longest.1.max(long(&recipe, &[Bake, Test, Sweep, Upload, Download, Registry, Worker]));
+        longest.1 =
+            longest.1.max(long(&recipe, &[Bake, Test, Sweep, Upload, Download, Registry, Worker, Vpc]));
     }
     assert!(longest.0 < MANAGED, "{longest:?}");
     // All of it at once goes into the role itself.

@@ -38,6 +38,8 @@ mod settling;
 mod stand_in;
 #[cfg(feature = "aws")]
 mod templates;
+#[cfg(feature = "aws")]
+pub mod vpc;
 
 pub use fixture::StandIn;
 #[cfg(feature = "aws")]

@@ -66,8 +66,6 @@ impl<'a> Judge<'a> {
     /// Everything that was asked since then is allowed. What of the policy none of it needs is told.
     pub fn allowed(self) -> Vec<String> {
         let asked = self.cloud.take_asked();
-        let denied = iam::denied(&self.policy, &asked);
-        assert!(denied.is_empty(), "denied: {:#}\n{:#}", json!(denied), self.policy);
         let calls: BTreeSet<&str> = asked.iter().map(|one| one["call"].as_str().unwrap()).collect();
         for exchange in &self.cloud.exchanges()[self.from..] {
             // What comes with a job's own credentials the pipeline's role allows.
@@ -78,14 +76,21 @@ impl<'a> Judge<'a> {
                 "nobody asked about {exchange}"
             );
         }
-        for one in &asked {
+        self.allowed_of(&asked)
+    }
+
+    /// The same of what was asked by the stage alone, where a test asks in between.
+    fn allowed_of(&self, asked: &[Value]) -> Vec<String> {
+        let denied = iam::denied(&self.policy, asked);
+        assert!(denied.is_empty(), "denied: {:#}\n{:#}", json!(denied), self.policy);
+        for one in asked {
             let (action, call) = (one["action"].as_str().unwrap(), one["call"].as_str().unwrap());
             assert!(
                 action == call || is_in_the_table(action, call),
                 "{call} implies {action}, and no row says so"
             );
         }
-        iam::needless(&self.policy, &asked)
+        iam::needless(&self.policy, asked)
     }
 
     /// Bakes; and again with an error, so that what was made is taken away: in another second, which is in the image's
@@ -116,7 +121,7 @@ fn assert_seldom(needless: &[String], of: &str) {
 }
 
 /// In AWS, with the names and values of the environment.
-fn boto(cloud: &StandIn, script: &str, args: &[&str]) -> String {
+pub(super) fn boto(cloud: &StandIn, script: &str, args: &[&str]) -> String {
     let said = Command::new(python())
         .arg("-c")
         .arg(format!("import boto3, sys\n{script}"))
@@ -254,12 +259,43 @@ fn a_policy_allows_what_a_sweep_calls_and_nothing_besides() {
          ec2.attach_volume(VolumeId=volume, InstanceId=worker['InstanceId'], Device='/dev/sdf')\n",
         &[&image, &snapshot],
     );
+    run(&yard, &cloud, &["vpc", "create", "--name", "web", "--expires-after", "1s"]).ok();
+    thread::sleep(Duration::from_secs(2));
     let judge = Judge::new(&yard, &cloud, &["--for", "sweep"]);
     // A snapshot goes once its image is gone.
     for _ in 0..2 {
         run(&yard, &cloud, &["sweep"]).ok();
     }
     assert_eq!(judge.allowed(), Vec::<String>::new());
+    cloud.finish();
+}
+
+/// Made, gone on with and taken away, with a bake's instance in it that has expired.
+#[test]
+fn a_policy_allows_what_vpcs_call_and_nothing_besides() {
+    let (yard, cloud) = (Yard::new(), StandIn::start());
+    let disk = yard.path().join("disk.raw");
+    std::fs::write(&disk, vec![7u8; 600_000]).unwrap();
+    let (image, _) = cloud.seed_image(cloud.account(), json!({ "name": "old", "disk": disk }));
+    let judge = Judge::new(&yard, &cloud, &["--for", "vpc"]);
+    for word in ["create", "create"] {
+        run(&yard, &cloud, &["vpc", word, "--name", "web"]).ok();
+    }
+    let mut asked = cloud.take_asked();
+    boto(
+        &cloud,
+        "ec2 = boto3.client('ec2')\n\
+         tags = [{'Key': 'bakehouse:bake', 'Value': 'bake-0123456789ab'},\n\
+         \x20       {'Key': 'bakehouse:expires', 'Value': '2026-01-02T03:04:05Z'}]\n\
+         subnet = ec2.describe_subnets(Filters=[{'Name': 'tag:bakehouse:vpc', 'Values': ['web']}])['Subnets'][0]\n\
+         ec2.run_instances(ImageId=sys.argv[1], MinCount=1, MaxCount=1, InstanceType='t3.small',\n\
+         \x20   SubnetId=subnet['SubnetId'], TagSpecifications=[{'ResourceType': 'instance', 'Tags': tags}])\n",
+        &[&image],
+    );
+    cloud.take_asked();
+    run(&yard, &cloud, &["vpc", "delete", "--name", "web"]).ok();
+    asked.extend(cloud.take_asked());
+    assert_eq!(judge.allowed_of(&asked), Vec::<String>::new());
     cloud.finish();
 }
 

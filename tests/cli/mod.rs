@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "programs are started here as a user starts them")]
 
 mod snapshot;
+mod vpc;
 
 use std::fs;
 

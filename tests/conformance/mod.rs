@@ -15,6 +15,7 @@ mod objects;
 mod parameters;
 mod snapshots;
 mod volumes;
+mod vpcs;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -91,6 +92,7 @@ pub fn bodies() -> Vec<Body> {
         parameters::BODIES,
         snapshots::BODIES,
         volumes::BODIES,
+        vpcs::BODIES,
     ]
     .concat()
 }

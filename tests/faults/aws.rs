@@ -5,6 +5,7 @@
 mod blocks;
 mod launch;
 mod real;
+mod vpc;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};

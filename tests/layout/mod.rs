@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 /// What each folder of `src/` may name. Data flows from the recipe down to a registered image; the seam and the host
 /// are below all of it and know nothing of it. `cli` may name everything and is named by nothing.
-const MAY_NAME: [(&str, &[&str]); 16] = [
+const MAY_NAME: [(&str, &[&str]); 17] = [
     ("host", &[]),
     ("cloud", &["host"]),
     ("report", &["host"]),
     ("ledger", &["cloud", "host"]),
     ("stage", &["cloud", "host"]),
+    ("vpc", &["report", "ledger", "cloud", "host"]),
     ("local", &["cloud", "host"]),
     ("aws", &["cloud", "host"]),
     ("recipe", &["cloud", "host"]),

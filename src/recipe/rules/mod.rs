@@ -99,7 +99,7 @@ pub(super) const OF_A_RECIPE: &[(&str, Rule)] = &[
     ("launch", Whole(launch::group)),
     ("launch.instance-types.*", Text(launch::instance_type)),
     ("launch.subnet", Text(launch::subnet)),
-    ("launch.subnet.*", Key(word::tag_key)),
+    ("launch.subnet.*", Key(word::tag_key_of_any)),
     ("launch.security-groups.*", Text(launch::security_group)),
     ("launch.profile", Text(launch::profile)),
     ("launch.bucket", Text(launch::bucket)),

@@ -337,7 +337,6 @@ pub(super) fn description(text: &str) -> Verdict {
 }
 
 pub(super) fn tag_key(text: &str) -> Verdict {
-    let length = text.chars().count();
     let start = text.to_ascii_lowercase();
     if let Some(taken) = ["aws:", "bakehouse:"].into_iter().find(|taken| start.starts_with(taken)) {
         return wrong(
@@ -345,6 +344,12 @@ pub(super) fn tag_key(text: &str) -> Verdict {
             "give it another name",
         );
     }
+    tag_key_of_any(text)
+}
+
+/// The key of a tag that is there, whoever gave it.
+pub(super) fn tag_key_of_any(text: &str) -> Verdict {
+    let length = text.chars().count();
     if !(1..=LONGEST_TAG_KEY).contains(&length) || text.chars().any(char::is_control) {
         return wrong(
             format!("{} cannot be the name of a tag", quoted(text)),

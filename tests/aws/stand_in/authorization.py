@@ -12,11 +12,13 @@ Assumptions:
   allows it.
 - Tags of StartSnapshot are asked about without ec2:CreateAction."""
 
+import functools
+
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 from moto.kms.models import kms_backends
 
-from . import images, snapshots
+from . import images, snapshots, vpc_authorization
 from .actions import action_of
 from .describing import tags_of
 
@@ -77,6 +79,7 @@ class Call:
     def on_any(self, resource_id, context):
         """A resource by its id. What is of another kind is everything: nothing here tags it."""
         on = {"ami": self.on_image, "snap": self.on_snapshot, "i": self.on_instance}
+        on.update({kind: functools.partial(vpc_authorization.on, self) for kind in vpc_authorization.ARNS})
         on.get(resource_id.partition("-")[0], lambda *_: self.ask("*", context))(resource_id, context)
 
     def _tags_of(self, one):
@@ -305,6 +308,7 @@ def everything(call):
 
 
 OPERATIONS = {
+    **vpc_authorization.OPERATIONS,
     ("ec2", "RunInstances"): run_instances,
     ("ec2", "RegisterImage"): register_image,
     ("ec2", "CopyImage"): copy_image,

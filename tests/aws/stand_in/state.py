@@ -16,6 +16,10 @@ def of_account(account):
         "instances": {},
         "volumes": {},
         "interfaces": {},
+        "vpcs": {},
+        "internet_gateways": {},
+        "subnets": {},
+        "route_tables": {},
         "security_groups": {},
         "key_pairs": {},
         "launch_templates": {},
@@ -87,12 +91,41 @@ def _of_ec2(backend, region, said):
         }
     for interface in backend.enis.values():
         said["interfaces"][interface.id] = {"region": region, "tags": dict(backend.tags.get(interface.id, {}))}
+    # What EC2 made by itself, with the account or with a VPC, is left out.
+    for vpc in backend.vpcs.values():
+        if not vpc.is_default:
+            said["vpcs"][vpc.id] = {"region": region, "tags": dict(backend.tags.get(vpc.id, {}))}
+    for gateway in backend.internet_gateways.values():
+        attached = gateway.vpc.id if gateway.vpc else None
+        tags = dict(backend.tags.get(gateway.id, {}))
+        said["internet_gateways"][gateway.id] = {"region": region, "vpc": attached, "tags": tags}
+    for zone in backend.subnets.values():
+        for subnet in zone.values():
+            if not subnet.default_for_az:
+                said["subnets"][subnet.id] = {
+                    "region": region,
+                    "vpc": subnet.vpc_id,
+                    "addresses": subnet.cidr_block,
+                    "public": subnet.map_public_ip_on_launch,
+                    "tags": dict(backend.tags.get(subnet.id, {})),
+                }
+    for table in backend.route_tables.values():
+        if table.main_association_id is None:
+            said["route_tables"][table.id] = {
+                "region": region,
+                "vpc": table.vpc_id,
+                "routes": {route.destination_cidr_block: route.gateway_id for route in table.routes},
+                "subnets": sorted(table._associations.values()),
+                "tags": dict(backend.tags.get(table.id, {})),
+            }
     for groups in backend.groups.values():
         for group in groups.values():
             if group.name != "default":
                 said["security_groups"][group.id] = {
                     "region": region,
                     "name": group.name,
+                    "out": sorted(f"{rule.ip_protocol} {rule.to_port}" for rule in group.egress_rules),
+                    "in": len(group.ingress_rules),
                     "tags": dict(backend.tags.get(group.id, {})),
                 }
     for key in backend.key_pairs.values():
