@@ -237,8 +237,12 @@ impl Snapshots for Marked<dyn Snapshots> {
         Ok(())
     }
 
-    fn concurrency(&self) -> usize {
-        self.inner.concurrency()
+    fn puts_at_once(&self) -> usize {
+        self.inner.puts_at_once()
+    }
+
+    fn gets_at_once(&self) -> usize {
+        self.inner.gets_at_once()
     }
 }
 

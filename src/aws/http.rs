@@ -25,7 +25,7 @@ const AHEAD: usize = 128 << 10;
 /// Connections to one endpoint.
 #[derive(Debug)]
 pub(super) enum Connections {
-    Straight(Client<HttpsConnector<TcpConnector>, SdkBody>),
+    Straight(Box<Client<HttpsConnector<TcpConnector>, SdkBody>>),
     Proxied(SharedHttpConnector),
 }
 
@@ -56,7 +56,7 @@ impl Connections {
             .pool_timer(TokioTimer::new())
             .http1_max_buf_size(AHEAD)
             .build(tls.https_or_http().enable_http1().wrap_connector(tcp));
-        Ok(Self::Straight(client))
+        Ok(Self::Straight(Box::new(client)))
     }
 
     /// Sends a request and gives the head of its answer, which comes `within` so long.
