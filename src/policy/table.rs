@@ -9,6 +9,7 @@
 //! A statement is one condition, and so may hold actions on several kinds of resources. Its resources are those of all its
 //! actions: an action must gain nothing by the others' (a test looks).
 
+mod jobs;
 mod vpcs;
 
 use super::needs::Part::{self, *};
@@ -61,7 +62,6 @@ const PUSHING: &str =
     "Amazon ECR user guide, \"IAM permissions for pushing an image to an Amazon ECR private repository\"";
 const NO_RESOURCE: &str = "SAR, Amazon EC2: Describe and Get actions of this kind have no resource type";
 const NO_SSM_RESOURCE: &str = "SAR, AWS Systems Manager: the action has no resource type";
-const NO_JOB: &str = "SAR, AWS CodePipeline: the action has no resource type";
 const BLOCKS: &str = "SAR, Amazon Elastic Block Store: snapshot*, aws:ResourceTag; EBS-P";
 const KEY_OF_NEW: &[&str] =
     &["ebs:StartSnapshot", "ec2:AttachVolume", "ec2:CopyImage", "ec2:CreateVolume", "ec2:RunInstances"];
@@ -123,17 +123,7 @@ pub const STATEMENTS: &[Statement] = &[
             "SAR, AWS Systems Manager: parameter*",
         )],
     },
-    Statement {
-        sid: "Secrets",
-        only: &[],
-        grants: &[implied(
-            "secretsmanager:GetSecretValue",
-            &["ssm:GetParameter"],
-            On::Secrets,
-            &[Variables],
-            "Systems Manager user guide, \"Referencing AWS Secrets Manager secrets\", from memory (IAM-SECRETS)",
-        )],
-    },
+    jobs::SECRETS,
     // Whoever reads blocks takes the data, whatever CopySnapshot and CreateVolume are denied (EBS-P): so by tags, as far
     // as the base's are known.
     Statement {
@@ -527,27 +517,8 @@ pub const STATEMENTS: &[Statement] = &[
         only: &[],
         grants: &[call("sts:AssumeRole", On::Roles, &[Role], "SAR, AWS STS: role*")],
     },
-    Statement {
-        sid: "Poll",
-        only: &[],
-        grants: &[call(
-            "codepipeline:PollForJobs",
-            On::ActionTypes,
-            &[Worker],
-            "SAR, AWS CodePipeline: actiontype*",
-        )],
-    },
-    // Of one job, but without a resource that could say so; a job is taken by its nonce, and given one result.
-    Statement {
-        sid: "Jobs",
-        only: &[],
-        grants: &[
-            call("codepipeline:AcknowledgeJob", On::Everything, &[Worker], NO_JOB),
-            call("codepipeline:GetJobDetails", On::Everything, &[Job], NO_JOB),
-            call("codepipeline:PutJobSuccessResult", On::Everything, &[Job], NO_JOB),
-            call("codepipeline:PutJobFailureResult", On::Everything, &[Job], NO_JOB),
-        ],
-    },
+    jobs::POLL,
+    jobs::JOBS,
     Statement {
         sid: "Push",
         only: &[],
