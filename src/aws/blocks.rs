@@ -49,8 +49,9 @@ const CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("x-amz-checksum-a
 /// How long before they expire credentials are fetched anew: longer than a call may take.
 const BEFORE_EXPIRY: Duration = Duration::from_secs(60);
 
-/// How long a block may take to be sent, while as many others are as there are at once: 64 MiB at two a second.
-pub(super) const SENT: Duration = Duration::from_secs(32);
+/// How long a block may take to be sent, besides what a call may take: while as many others are under way as have memory
+/// (24 MiB, `disk/buffers.rs`), on the slowest line of `config.rs`.
+const SENT: Duration = Duration::from_secs(24);
 
 /// The blocks of a place. Cloning shares connections and credentials.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ use super::{ConnectError, Fixed};
 use crate::cloud::Region;
 
 // The SDK itself has no limit but on connecting: a stalled put would hang for ever (awslabs/coldsnap#437). The figures
-// are those that coldsnap came to (awslabs/coldsnap#438); the first is the SDK's own.
+// are those that coldsnap came to (awslabs/coldsnap#438); the first is the SDK's own. What has to be sent first has longer.
 pub(super) const CONNECT: Duration = Duration::from_millis(3100);
 pub(super) const READ: Duration = Duration::from_secs(12);
 pub(super) const ATTEMPT: Duration = Duration::from_secs(20);

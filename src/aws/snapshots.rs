@@ -20,8 +20,8 @@ const DESCRIBE: &str = "DescribeSnapshots";
 const PAGE: i32 = 10_000;
 /// Snapshots of a page (EC2 API: 5 to 1,000).
 const SNAPSHOTS_PAGE: i32 = 1000;
-/// Requests in flight. With these a put of 120 ms, and a get of 60 ms, reach the published rate of 1,000 blocks a second. A
-/// block that was sent needs no memory while its answer is waited for; of one that comes it needs what its connection reads.
+/// Requests in flight. With these a put of 120 ms, and a get of 60 ms, reach the published rate of 1,000 blocks a second.
+/// Neither needs memory for its block while the answer is waited for; a block that comes has some from its first piece on.
 const PUTS: usize = 128;
 const GETS: usize = 64;
 

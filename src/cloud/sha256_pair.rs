@@ -1,20 +1,27 @@
 //! SHA-256 of two messages at once. The processor's own instructions for it depend on each other's results, so that one
 //! message uses about half of what they could do: with a second one between, both take little longer than one alone
-//! (docs/speed.md). No library does that for messages of any content. Where a processor has no such instructions there is no
-//! gain, and nothing is done.
+//! (docs/speed.md). No crate does that. It is written for x86_64 alone, and for processors that have the instructions.
 //!
 //! After FIPS 180-4; the instructions are those of Intel's SHA extensions (Intel SDM, volume 2: SHA256RNDS2, SHA256MSG1,
 //! SHA256MSG2), which take a state as two vectors.
 
-/// The digests of two messages of one length, a whole number of 64 bytes; `None` where this is not known to be quicker.
+/// Whether two are hashed at once here.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn is_there() -> bool {
+    is_x86_feature_detected!("sha") && is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("ssse3")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn is_there() -> bool {
+    false
+}
+
+/// The digests of two messages of one length, a whole number of 64 bytes; `None` for others, and where it is not there.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn digests(messages: [&[u8]; 2]) -> Option<[[u8; 32]; 2]> {
     let [(one, rest), (other, others_rest)] = messages.map(<[u8]>::as_chunks);
     let is_whole = rest.is_empty() && others_rest.is_empty() && one.len() == other.len();
-    let is_there = is_x86_feature_detected!("sha")
-        && is_x86_feature_detected!("sse4.1")
-        && is_x86_feature_detected!("ssse3");
-    if !is_whole || !is_there {
+    if !is_whole || !is_there() {
         return None;
     }
     // SAFETY: the processor was asked for these instructions.
@@ -205,7 +212,7 @@ mod tests {
         for length in [0, 64, 128, 4096, 524_288] {
             let two = [message(length, 1), message(length, 2)];
             let Some(told) = digests([&two[0], &two[1]]) else {
-                assert!(!cfg!(target_arch = "x86_64") || !is_sha_there());
+                assert!(!is_there());
                 return;
             };
             assert_eq!(told, two.map(|message| <[u8; 32]>::from(Sha256::digest(message))), "{length}");
@@ -214,15 +221,5 @@ mod tests {
         let odd = message(130, 3);
         assert_eq!(digests([&odd, &odd]), None);
         assert_eq!(digests([&odd[..64], &odd[..128]]), None);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn is_sha_there() -> bool {
-        is_x86_feature_detected!("sha")
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn is_sha_there() -> bool {
-        false
     }
 }

@@ -33,7 +33,7 @@ impl Buffers {
         self.with(self.0.room.clone().acquire_owned().await.ok())
     }
 
-    /// The same at once, for who has a block at hand.
+    /// The same at once, for a block that is coming already.
     pub(super) fn take(&self) -> Buffer {
         self.with(None)
     }
@@ -116,7 +116,7 @@ mod tests {
         let one_more = buffers.wait();
         tokio::pin!(one_more);
         assert!(futures::poll!(&mut one_more).is_pending());
-        // Who has a block at hand does not wait.
+        // Nor does what is coming already.
         drop(buffers.take());
         assert!(futures::poll!(&mut one_more).is_pending());
         all.pop();

@@ -21,6 +21,10 @@ struct Waiting {
 impl Pairing {
     /// The digest of a block; `None` where whoever hashed it has panicked.
     pub(super) async fn digest(&self, block: Buffer) -> Option<(Buffer, Digest)> {
+        if !Digest::gains_by_two() {
+            let digest = Digest::of(&block);
+            return Some((block, digest));
+        }
         let at = block.as_ptr() as usize;
         let told = match self.hash_or_wait(block) {
             Ok(hashed) => return Some(hashed),

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Disk;
@@ -83,12 +84,7 @@ impl Pipe {
         let work = Arc::new(Work::new(self, disk, to));
         let store = move |(index, digest): (BlockIndex, Digest)| {
             let work = work.clone();
-            async move {
-                let is_zeros = digest == *ZERO_BLOCK;
-                let memory = if is_zeros { None } else { Some(work.buffers.wait().await) };
-                let block = memory.map(|memory| work.read(index, memory)).transpose()?;
-                work.put(index, block, digest).await
-            }
+            async move { work.put(index, None, digest).await }
         };
         self.each(delta.clone(), self.snapshots.puts_at_once(), "blocks stored", store).await?;
         Ok(checksum(delta))
@@ -207,7 +203,7 @@ impl Pipe {
     }
 
     /// Does `work` with each item, so many at once, on all threads of the runtime, tells how far it is, and gives what came
-    /// of all, in no order. The first error ends all.
+    /// of all, in no order. The first error ends all, and so does a stop, whatever is under way.
     async fn each<T, R, F, Fut>(
         &self,
         items: Vec<T>,
@@ -222,34 +218,44 @@ impl Pipe {
         Fut: Future<Output = Result<R, TransferError>> + Send + 'static,
     {
         let total = items.len();
-        let (items, next, done) =
-            (Arc::new(items), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (items, next) = (Arc::new(items), Arc::new(AtomicUsize::new(0)));
+        let (tell, mut told) = watch::channel(0_usize);
         // Dropping it, as an error does, ends them.
-        let mut workers = JoinSet::new();
+        let mut workers: JoinSet<Result<Vec<R>, TransferError>> = JoinSet::new();
         for _ in 0..at_once.min(total) {
-            let (items, next, done, work) = (items.clone(), next.clone(), done.clone(), work.clone());
-            let (stop, reporter) = (self.stop.clone(), self.reporter.clone());
+            let (items, next, tell, work) = (items.clone(), next.clone(), tell.clone(), work.clone());
             workers.spawn(async move {
                 // What comes of the items is gathered by their worker: to hand each of them on took two wake-ups.
                 let mut results = Vec::new();
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if stop.is_requested() {
-                        return Err(TransferError::Stopped);
-                    }
                     results.push(work(item.clone()).await?);
-                    let done = 1 + done.fetch_add(1, Ordering::Relaxed);
-                    if done.is_multiple_of(PROGRESS_EVERY) || done == total {
-                        let (done, total) = (done as u64, total as u64);
-                        reporter.emit(Event::Progress { name: name.to_owned(), done, total });
-                    }
+                    tell.send_if_modified(|done| {
+                        *done += 1;
+                        done.is_multiple_of(PROGRESS_EVERY)
+                    });
                 }
                 Ok(results)
             });
         }
+        drop(tell);
+        let progress = |done: usize| {
+            let (done, total) = (done as u64, total as u64);
+            self.reporter.emit(Event::Progress { name: name.to_owned(), done, total });
+        };
         let mut all = Vec::with_capacity(total);
-        while let Some(ended) = workers.join_next().await {
-            // One that cannot be joined has panicked, or the runtime is going down: what it had is not done.
-            all.extend(ended.map_err(|_| TransferError::Stopped)??);
+        loop {
+            tokio::select! {
+                ended = workers.join_next() => match ended {
+                    // One that cannot be joined has panicked, or the runtime is going down: what it had is not done.
+                    Some(ended) => all.extend(ended.map_err(|_| TransferError::Stopped)??),
+                    None => break,
+                },
+                Ok(()) = told.changed() => progress(*told.borrow_and_update()),
+                () = self.stop.requested() => return Err(TransferError::Stopped),
+            }
+        }
+        if !total.is_multiple_of(PROGRESS_EVERY) {
+            progress(total);
         }
         Ok(all)
     }
@@ -332,10 +338,11 @@ impl Work {
         self.disk.write_at(block, index.offset()).map_err(TransferError::Write)
     }
 
-    /// Reads a block into this memory.
-    fn read(&self, index: BlockIndex, mut into: Buffer) -> Result<Buffer, TransferError> {
-        read_block(&*self.disk, index, &mut into)?;
-        Ok(into)
+    /// Reads a block, when there is memory for it.
+    async fn read(&self, index: BlockIndex) -> Result<Buffer, TransferError> {
+        let mut block = self.buffers.wait().await;
+        read_block(&*self.disk, index, &mut block)?;
+        Ok(block)
     }
 
     async fn digest(&self, block: Buffer) -> Result<(Buffer, Digest), TransferError> {
@@ -352,12 +359,12 @@ impl Work {
         if !written.has(index) {
             return Ok((None, *ZERO_BLOCK));
         }
-        let memory = self.buffers.wait().await;
-        let (block, digest) = self.digest(self.read(index, memory)?).await?;
+        let (block, digest) = self.digest(self.read(index).await?).await?;
         Ok((Some(block), digest))
     }
 
-    /// Puts a block, that at hand or one of zeros. Its memory is free as soon as it is sent: another try reads it again.
+    /// Puts a block, which is read where it is not at hand. Its memory is free as soon as it is sent: another try reads it
+    /// again.
     async fn put(
         &self,
         index: BlockIndex,
@@ -365,22 +372,25 @@ impl Work {
         digest: Digest,
     ) -> Result<(), TransferError> {
         let Pipe { snapshots, stop, .. } = &self.pipe;
-        let mut block = || match at_hand.take() {
-            _ if digest == *ZERO_BLOCK => Ok(ZEROS.clone()),
-            Some(block) => Ok(block.into_block()),
-            None => self.read(index, self.buffers.take()).map(Buffer::into_block),
-        };
-        retrying(stop, || {
-            let block = block();
+        let try_it = || {
+            let at_hand = at_hand.take();
             async move {
+                let block = match at_hand {
+                    _ if digest == *ZERO_BLOCK => Ok(ZEROS.clone()),
+                    Some(block) => Ok(block.into_block()),
+                    None => self.read(index).await.map(Buffer::into_block),
+                };
                 match block {
                     Ok(block) => snapshots.put_block(&self.snapshot, index, block, digest).await.map(Ok),
                     Err(error) => Ok(Err(error)),
                 }
             }
-        })
-        .await
-        .map_err(|source| TransferError::Put { snapshot: self.snapshot.clone(), index, source })?
+        };
+        retrying(stop, try_it).await.map_err(|source| TransferError::Put {
+            snapshot: self.snapshot.clone(),
+            index,
+            source,
+        })?
     }
 }
 

@@ -151,7 +151,9 @@ pub(super) async fn complete(
             _ => Ok(None),
         }
     });
-    tokio::try_join!(completed, listed(snapshot, cloud, stop))?;
+    // EBS is asked meanwhile: its time begins when EC2's may be over.
+    let within = COMPLETED.within + LISTED.within;
+    tokio::try_join!(completed, listed_within(within, snapshot, cloud, stop))?;
     pipe.read_back(snapshot, delta, SAMPLE).await?;
     Ok(changed)
 }
@@ -159,7 +161,16 @@ pub(super) async fn complete(
 /// Waits until EBS, too, knows that a snapshot is completed: EC2 and EBS do not come to know of it at once, and whoever
 /// reads its blocks asks EBS.
 pub(super) async fn listed(snapshot: &SnapshotId, cloud: &Cloud, stop: &Stop) -> Result<(), CloudError> {
-    until(LISTED, &cloud.place, stop, || async {
+    listed_within(LISTED.within, snapshot, cloud, stop).await
+}
+
+async fn listed_within(
+    within: Duration,
+    snapshot: &SnapshotId,
+    cloud: &Cloud,
+    stop: &Stop,
+) -> Result<(), CloudError> {
+    until(Wait { within, ..LISTED }, &cloud.place, stop, || async {
         match cloud.snapshots.list_blocks(snapshot, None).await {
             Ok(_) => Ok(Some(())),
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Invalid) => {

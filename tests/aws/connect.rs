@@ -3,9 +3,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "the program is started here as a user starts it")]
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::json;
 
@@ -119,7 +120,7 @@ fn a_container_has_its_credentials_from_its_own_endpoint() {
         "Token": "of-a-session", "Expiration": "2999-01-01T00:00:00Z",
     })
     .to_string();
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = channel();
     // It is asked as often as credentials are needed; the thread ends with the process.
     std::thread::spawn(move || {
         for connection in listener.incoming() {
@@ -166,5 +167,79 @@ fn nobody_and_nowhere_are_told_what_to_do_before_anything_is_asked() {
         assert!(said.err.contains(&format!("{name} is set and empty")), "{}", said.err);
     }
     assert!(cloud.exchanges().is_empty());
+    cloud.finish();
+}
+
+/// A proxy to the stand-in: its address, and the first line of each request that it hands on.
+fn proxy(cloud: &StandIn) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = channel();
+    let endpoint = cloud.endpoint().to_owned();
+    // The threads end with the process.
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (tell, endpoint) = (tell.clone(), endpoint.clone());
+            // Who gives up in the middle is no matter.
+            std::thread::spawn(move || {
+                let _ = hand_on(client.unwrap(), &endpoint, |line| tell.send(line).unwrap());
+            });
+        }
+    });
+    (address, told)
+}
+
+/// Hands one request on, and its answer back.
+fn hand_on(client: TcpStream, endpoint: &str, tell: impl Fn(String)) -> io::Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut server = TcpStream::connect(endpoint.trim_start_matches("http://"))?;
+    server.write_all(first.replacen(endpoint, "", 1).as_bytes())?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if line.trim_end().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        server.write_all(line.as_bytes())?;
+    }
+    server.write_all(b"Connection: close\r\n\r\n")?;
+    io::copy(&mut reader.take(length), &mut server)?;
+    tell(first);
+    io::copy(&mut server, &mut &client).map(drop)
+}
+
+#[test]
+fn blocks_go_through_the_proxy_that_the_environment_names() {
+    let cloud = StandIn::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let content = vec![7; 600_000];
+    std::fs::write(path("disk.raw"), &content).unwrap();
+    let (address, told) = proxy(&cloud);
+    let key = StandIn::access_key(cloud.account());
+    let work = path("work");
+    let set = [
+        ("http_proxy", address.as_str()),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", key.as_str()),
+        ("AWS_SECRET_ACCESS_KEY", "of-the-stand-in"),
+        ("BAKEHOUSE_WORK", work.as_str()),
+        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+    ];
+    let uploaded = run(&cloud, &set, &["snapshot", "upload", &path("disk.raw")]).ok();
+    let snapshot = uploaded.out.lines().last().unwrap();
+    run(&cloud, &set, &["snapshot", "download", snapshot, &path("back.raw")]).ok();
+    assert!(std::fs::read(path("back.raw")).unwrap().starts_with(&content));
+    let lines: Vec<String> = told.try_iter().collect();
+    for method in ["PUT", "GET"] {
+        let block = format!("{method} {}/snapshots/{snapshot}/blocks/1", cloud.endpoint());
+        assert!(lines.iter().any(|line| line.starts_with(&block)), "{lines:?}");
+    }
     cloud.finish();
 }

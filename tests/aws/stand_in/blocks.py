@@ -36,6 +36,8 @@ class Blocks:
         self.all = dict(parent.all) if parent is not None else {}
         # Those that were written here and not inherited.
         self.own = set()
+        # Those that somebody has asked for.
+        self.answered = set()
 
     def put(self, index, data, digest):
         if self._file is None:
@@ -50,6 +52,12 @@ class Blocks:
         """(bytes, digest), or None for a block that was never written."""
         entry = self.all.get(index)
         return None if entry is None else (entry[0].read(index), entry[1])
+
+    def is_first_answer(self, index):
+        """Whether nobody has asked this before of this block."""
+        is_first = index not in self.answered
+        self.answered.add(index)
+        return is_first
 
     def damage(self, checksum_too):
         """What a store may do: the first block that was put is another. Its digest too, or it stays that of the old one."""

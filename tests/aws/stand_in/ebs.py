@@ -213,7 +213,7 @@ def complete_snapshot(account, region, tenant, params):
             if given["Checksum"] != snapshot.blocks.linear_checksum():
                 raise invalid("INVALID_PARAMETER_VALUE", "the checksum is not the snapshot's")
         snapshot.completed_with = given
-        if snapshot.blocks.own and tenant.settings["damages"]:
+        if snapshot.blocks.own and tenant.settings["damages"] in ("data", "checksum"):
             snapshot.blocks.damage(checksum_too=tenant.settings["damages"] == "checksum")
         snapshot.complete()
     return 202, [], {"Status": "pending"}
@@ -325,6 +325,8 @@ def get_snapshot_block(account, region, tenant, params):
     if block is None:
         raise invalid("INVALID_BLOCK", f"{snapshot.id} has no block {index}")
     data, digest = block
+    if tenant.settings["damages"] == "answer" and snapshot.blocks.is_first_answer(index):
+        data = data[:-1] + bytes([data[-1] ^ 0xFF])
     said = [
         ("x-amz-Data-Length", str(BLOCK_SIZE)),
         ("x-amz-Checksum", base64.b64encode(digest).decode()),

@@ -21,7 +21,7 @@ SETTINGS = {
     # From CompleteSnapshot until the snapshot is completed.
     "complete_seconds": 0.0,
     # What EBS does to the first block of a snapshot that is told to complete: nothing, changes its `data`, or its data and the
-    # `checksum` with which it is read.
+    # `checksum` with which it is read. Or to each block when it is read for the first time: it changes the `answer`.
     "damages": None,
     # From RegisterImage, CopyImage or CreateImage until the image is available.
     "image_seconds": 0.0,

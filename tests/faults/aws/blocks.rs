@@ -1,6 +1,6 @@
 //! Blocks on AWS: late, refused as too many, and damaged by the store itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -68,4 +68,22 @@ fn a_block_that_the_store_damaged_is_found_and_nothing_is_left() {
             assert!(!account.cloud.operations().contains(&"ec2:RegisterImage".to_owned()), "{after}");
         }
     }
+}
+
+/// The first answer for each block has another last byte: it is asked for once more, and what was baked is sound.
+#[test]
+fn a_block_that_is_damaged_on_its_way_is_asked_for_again() {
+    let Some(yard) = Yard::small() else { return };
+    let account = Account::new(&yard);
+    account.cloud.settings(json!({ "damages": "answer" }));
+    let said = account.bake("direct", "").ok();
+    account.assert_ended(&said, "damaged answers");
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    for exchange in account.cloud.exchanges() {
+        if exchange["operation"] == "GetSnapshotBlock" {
+            let (of, index) = (&exchange["parameters"]["SnapshotId"], &exchange["parameters"]["BlockIndex"]);
+            *answers.entry(format!("{of} {index}")).or_default() += 1;
+        }
+    }
+    assert!(answers.len() > 1 && answers.values().all(|times| *times == 2), "{answers:?}");
 }
