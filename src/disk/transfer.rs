@@ -242,7 +242,7 @@ impl Pipe {
             let (done, total) = (done as u64, total as u64);
             self.reporter.emit(Event::Progress { name: name.to_owned(), done, total });
         };
-        let mut all = Vec::with_capacity(total);
+        let (mut all, mut shown) = (Vec::with_capacity(total), 0);
         loop {
             tokio::select! {
                 ended = workers.join_next() => match ended {
@@ -250,11 +250,14 @@ impl Pipe {
                     Some(ended) => all.extend(ended.map_err(|_| TransferError::Stopped)??),
                     None => break,
                 },
-                Ok(()) = told.changed() => progress(*told.borrow_and_update()),
+                Ok(()) = told.changed() => {
+                    shown = *told.borrow_and_update();
+                    progress(shown);
+                }
                 () = self.stop.requested() => return Err(TransferError::Stopped),
             }
         }
-        if !total.is_multiple_of(PROGRESS_EVERY) {
+        if shown < total {
             progress(total);
         }
         Ok(all)
