@@ -68,12 +68,16 @@ pub(super) async fn left(vpc: &PartId, cloud: &Cloud) {
     }
 }
 
-/// The parts that go before their VPC, each before what it hangs on: what came with the VPC goes with it, and what is not
-/// Bakehouse's is somebody's.
+/// The parts that go before their VPC: what came with the VPC goes with it, and what is not Bakehouse's is somebody's.
+///
+/// The subnet is the first: of all parts it alone is refused while somebody is in it, whatever group he has. What he needs
+/// to be reached is there until then.
 #[must_use]
 pub fn order(mut parts: Vec<VpcPart>) -> Vec<VpcPart> {
     parts.retain(|part| is_own(part) && part.id.kind() != PartKind::Vpc);
-    parts.sort_by_key(|part| (Reverse(part.id.kind()), part.id.clone()));
+    // Then each before what it hangs on.
+    let after = |kind| (kind != PartKind::Subnet, Reverse(kind));
+    parts.sort_by_key(|part| (after(part.id.kind()), part.id.clone()));
     parts
 }
 
@@ -87,7 +91,7 @@ pub fn is_own(part: &VpcPart) -> bool {
 ///
 /// # Errors
 /// The cloud's.
-pub async fn within(vpc: &PartId, cloud: &Cloud) -> Result<Vec<VpcPart>, CloudError> {
+pub async fn parts_in(vpc: &PartId, cloud: &Cloud) -> Result<Vec<VpcPart>, CloudError> {
     let query = PartQuery { vpc: Some(vpc.clone()), ..PartQuery::default() };
     let mut all = Vec::new();
     for kind in PartKind::ALL.into_iter().filter(|kind| *kind != PartKind::Vpc) {
@@ -122,10 +126,15 @@ pub(super) async fn taken_over(id: &PartId, intent: &Intent, cloud: &Cloud) -> O
 /// The cloud's. [`InUse`](ErrorKind::InUse) where something else is in it, or is not gone yet.
 pub async fn delete(id: &PartId, cloud: &Cloud) -> Result<(), CloudError> {
     if id.kind() == PartKind::Vpc {
-        for part in order(within(id, cloud).await?) {
+        let mut gone: Vec<PartId> = Vec::new();
+        for mut part in order(parts_in(id, cloud).await?) {
+            if let PartDetail::RouteTable { associations, .. } = &mut part.detail {
+                // They went with their subnets.
+                associations.retain(|one| !gone.contains(&one.subnet));
+            }
             match delete_part(&part, cloud).await {
                 Err(error) if error.kind != ErrorKind::NotFound => return Err(error),
-                _ => {}
+                _ => gone.push(part.id),
             }
         }
     } else if let Some(part) = seen(id, cloud).await? {
@@ -197,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_go_before_what_they_hang_on_and_what_is_not_ours_stays() {
+    fn the_subnet_goes_first_and_what_is_not_ours_stays() {
         let parts = vec![
             part("vpc-00000001", false, true),
             part("igw-00000001", false, true),
@@ -213,7 +222,7 @@ mod tests {
         let ids: Vec<String> = order(parts).into_iter().map(|part| part.id.to_string()).collect();
         assert_eq!(
             ids,
-            ["sg-00000001", "rtb-00000001", "subnet-00000001", "subnet-00000002", "igw-00000001"]
+            ["subnet-00000001", "subnet-00000002", "sg-00000001", "rtb-00000001", "igw-00000001"]
         );
     }
 

@@ -83,7 +83,7 @@ impl Delete<'_> {
                 Some(instance) => format!("the instance {}", named(instance)),
                 None => holder(&one.interface),
             }));
-            let parts = vpcs::order(vpcs::within(&vpc.id, self.cloud).await?);
+            let parts = vpcs::order(vpcs::parts_in(&vpc.id, self.cloud).await?);
             gone.0.extend(parts.into_iter().map(|part| part.id).chain([vpc.id]));
         }
         let alone = self.find(PartKind::InternetGateway).await?;
@@ -136,7 +136,7 @@ impl Delete<'_> {
     async fn holders(&self, vpc: &PartId, refused: &CloudError) -> Result<Vec<String>, VpcError> {
         let interfaces = retrying(self.stop, || self.cloud.vpcs.interfaces(vpc)).await?;
         let mut all: Vec<String> = interfaces.iter().map(holder).collect();
-        let others = vpcs::within(vpc, self.cloud).await?;
+        let others = vpcs::parts_in(vpc, self.cloud).await?;
         let others = others.into_iter().filter(|part| !part.of_vpc && !vpcs::is_own(part));
         all.extend(
             others.map(|part| {

@@ -89,7 +89,7 @@ fn every_call_of_taking_a_vpc_away_is_struck_in_turn() {
     account.run(DELETE, "").ok();
     account.assert_no_vpc("delete");
     let jobs: Vec<_> = struck(&account).into_iter().skip(before * STRIKES.len()).collect();
-    assert_eq!(jobs.len(), 7 * STRIKES.len(), "{jobs:?}");
+    assert_eq!(jobs.len(), 6 * STRIKES.len(), "{jobs:?}");
     in_own_yards(&jobs, |account, ((service, operation, number), (kind, when, goes_on))| {
         let after = format!("delete: {operation}#{number} {kind} {when}");
         account.run(CREATE, "").ok();
@@ -154,7 +154,7 @@ fn a_vpc_whose_taking_away_is_killed_between_any_two_calls_is_taken_away_by_the_
     let account = Account::empty(&yard);
     account.run(CREATE, "").ok();
     let names = calls(&account.run(DELETE, "list").ok());
-    assert_eq!(names.len(), 7, "{names:?}");
+    assert_eq!(names.len(), 6, "{names:?}");
     let kills =
         names.iter().flat_map(|name| ["before", "after"].map(|side| format!("call:{name}:{side}:kill")));
     let jobs: Vec<String> = kills.collect();
