@@ -11,7 +11,7 @@ use super::exit::{Failure, chain};
 use super::job::{self, Ended, JobArgs};
 use super::print;
 use super::session::{self, Global, Mounts, Roles, Session};
-use crate::cloud::{Partition, SubnetQuery, retrying, tag};
+use crate::cloud::{PartId, Partition, SubnetQuery, retrying, tag};
 use crate::host::{clock, file};
 use crate::ledger::vpcs::NAME;
 use crate::ledger::{Header, Ledger, Left};
@@ -305,12 +305,18 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
         }
         // The bake in it may have been killed on this host: then its instance goes first.
         clear_orphans(session, global).await;
-        let gone = delete.run().await.map_err(|error| failure(&error, name))?.0;
+        let done = delete.run().await;
+        let gone = done.gone;
+        if let [first, others @ ..] = &done.failed[..] {
+            if !gone.is_empty() {
+                session.reporter.note(taken_away(name, &gone));
+            }
+            return Err(failure(first, others, name, session).into());
+        }
         if gone.is_empty() {
             format!("there is no VPC {name} in {}: nothing was to be taken away", session.cloud.place)
         } else {
-            let ids: Vec<String> = gone.iter().map(ToString::to_string).collect();
-            format!("the VPC {name} is gone: {}", ids.join(", "))
+            taken_away(name, &gone)
         }
     };
     if args.named.dry_run {
@@ -336,22 +342,37 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
 async fn would_delete(delete: &Delete<'_>, global: &Global) -> anyhow::Result<Ended> {
     let (gone, inside) = delete.would().await?;
     if global.json {
-        print(&format!("{:#}", json!({ "name": delete.name, "would-remove": gone.0, "inside": inside })))?;
+        print(&format!("{:#}", json!({ "name": delete.name, "would-remove": gone, "inside": inside })))?;
         return Ok(Ended::Shown);
     }
     for who in &inside {
         delete.reporter.warning(format!("in it is {who}"));
     }
-    for id in &gone.0 {
+    for id in &gone {
         print(&format!("would remove {} {id}", id.kind()))?;
     }
-    print(&format!("{} to remove", gone.0.len()))?;
+    print(&format!("{} to remove", gone.len()))?;
     Ok(Ended::Shown)
 }
 
-/// A VPC that stays is left behind.
-fn failure(error: &VpcError, name: &str) -> Failure {
-    let stays = error.stays().map(|part| format!("{part}, of the VPC {name}"));
-    let left = stays.map_or(Left::Nothing, |part| Left::These(vec![part]));
-    Failure::of(error, left)
+fn taken_away(name: &str, gone: &[PartId]) -> String {
+    let ids: Vec<String> = gone.iter().map(ToString::to_string).collect();
+    format!("the VPC {name} is gone: {}", ids.join(", "))
+}
+
+/// A VPC that stays is left behind. The first that failed is told as what went wrong, the others before it.
+fn failure(first: &VpcError, others: &[VpcError], name: &str, session: &Session) -> Failure {
+    let mut left = Left::Nothing;
+    for error in std::iter::once(first).chain(others) {
+        match error.stays() {
+            Some(part) => left.add(format!("{part}, of the VPC {name}")),
+            None => {
+                left.add_unseen(format!("VPCs called {name} in {}: {}", session.cloud.place, chain(error)));
+            }
+        }
+    }
+    for error in others {
+        session.reporter.warning(chain(error));
+    }
+    Failure::of(first, left)
 }

@@ -6,10 +6,9 @@ use super::parts::{Parts, Step};
 use super::{Vpc, VpcError, Wanted};
 use crate::cloud::{
     Cloud, CloudError, ErrorKind, NewPart, PartChange, PartId, PartKind, PartQuery, Tags, VpcPart, retrying,
-    tag,
 };
 use crate::host::stop::Stop;
-use crate::ledger::vpcs::{self, NAME};
+use crate::ledger::vpcs;
 use crate::ledger::{Intent, Kind, Ledger, Role};
 use crate::report::Reporter;
 
@@ -194,8 +193,7 @@ impl Create<'_> {
 /// # Errors
 /// [`VpcError`]
 pub async fn look(name: &str, cloud: &Cloud, stop: &Stop) -> Result<Parts, VpcError> {
-    let tags = Tags::from([(tag(NAME), name.to_owned())]);
-    Ok(Parts::of(find(tags, cloud, stop).await?))
+    Ok(Parts::of(find(vpcs::tags(name), cloud, stop).await?))
 }
 
 /// Parts of all kinds that have these tags.

@@ -167,6 +167,54 @@ fn a_vpc_whose_taking_away_is_killed_between_any_two_calls_is_taken_away_by_the_
     });
 }
 
+/// Who goes on with what a killed run left is known by a look. Where that fails, nobody can tell, and all of it stays.
+#[test]
+fn what_was_killed_is_not_undone_where_nobody_can_tell_who_goes_on_with_it() {
+    let jobs = [1, 2];
+    in_own_yards(&jobs, |account, number| {
+        account.run(CREATE, "call:CreateRouteTable#1:before:kill").code(-1);
+        let elsewhere = Yard::new();
+        let said: Said = account.cloud.program(&elsewhere).args(CREATE).output().unwrap().into();
+        said.ok();
+        account.cloud.faults(serde_json::json!([rule(
+            "ec2",
+            "DescribeSubnets",
+            *number,
+            "denied",
+            "before"
+        )]));
+        let said = account.run(&["sweep"], "");
+        let after = format!("look {number}, then sweep: {}", said.err);
+        assert_eq!(account.cloud.told_faults()[0]["struck"], 1, "{after}");
+        assert_whole(&account.cloud.state(), &after);
+        assert_eq!(said.code, 4, "{after}");
+        account.run(&["sweep"], "").ok();
+        assert_whole(&account.cloud.state(), &format!("{after}, then sweep again"));
+    });
+}
+
+/// A look that fails leaves as much as a deletion that does.
+#[test]
+fn a_vpc_whose_taking_away_fails_by_a_look_is_told() {
+    let jobs =
+        ["DescribeVpcs", "DescribeNetworkInterfaces", "DescribeRouteTables", "DescribeInternetGateways"];
+    in_own_yards(&jobs, |account, operation| {
+        account.run(CREATE, "").ok();
+        let vpc = account.cloud.state()["vpcs"].as_object().unwrap().keys().next().unwrap().clone();
+        account.cloud.faults(serde_json::json!([rule("ec2", operation, 1, "denied", "before")]));
+        let said = account.run(DELETE, "").code(4);
+        assert_eq!(account.cloud.told_faults()[0]["struck"], 1, "{operation}: {}", said.err);
+        let told = match *operation {
+            "DescribeVpcs" => "VPCs called web".to_owned(),
+            _ => format!("{vpc}, of the VPC web"),
+        };
+        assert!(said.err.contains(&told), "{operation}: {}", said.err);
+        assert_whole(&account.cloud.state(), operation);
+        account.run(DELETE, "").ok();
+        account.assert_no_vpc(operation);
+    });
+}
+
 /// Every answer to a call is lost though it took effect, and what it made does not show: nothing is left of it.
 #[test]
 fn a_part_that_does_not_show_is_undone_all_the_same() {
