@@ -11,10 +11,12 @@ use super::exit::{Failure, chain};
 use super::job::{self, Ended, JobArgs};
 use super::print;
 use super::session::{self, Global, Mounts, Roles, Session};
+use super::settle::{Undone, settle};
 use crate::cloud::{PartId, Partition, SubnetQuery, retrying, tag};
+use crate::host::stop::Stop;
 use crate::host::{clock, file};
 use crate::ledger::vpcs::NAME;
-use crate::ledger::{Header, Ledger, Left};
+use crate::ledger::{Header, Ledger, Left, Undo};
 use crate::method::WorkDir;
 use crate::pipeline::{Done, exported};
 use crate::recipe::{self, Span};
@@ -218,24 +220,13 @@ async fn create(args: &CreateArgs, name: &str, session: &Session, global: &Globa
         reporter: &session.reporter,
         stop: &session.stop,
     };
-    let made = match create.run().await.and_then(|made| Ok(ledger.commit().map(|()| made)?)) {
+    let made = match settle(create.run().await, &ledger, work, session).await {
         Ok(made) => made,
-        Err(error) => {
-            let mut left = Left::Nothing;
-            for undo in ledger.unwind(&*session.clouds, clock::wall()).await {
-                undo.add_all(&mut left);
-            }
-            if let Err(error) = work.close() {
-                left.add(chain(&error));
-            }
+        Err(Undone { error, undone, mut left }) => {
+            add_there(name, &undone, session, &mut left).await;
             return Err(Failure::of(&error, left).into());
         }
     };
-    let settled = ledger.close().map(drop).map_err(|error| chain(&error));
-    let closed = work.close().map_err(|error| chain(&error));
-    for what in [settled, closed].into_iter().filter_map(Result::err) {
-        session.reporter.warning(format!("left behind: {what}"));
-    }
     phase.done();
     let how = if made.is_new { "is there" } else { "was there" };
     let summary =
@@ -255,6 +246,31 @@ async fn create(args: &CreateArgs, name: &str, session: &Session, global: &Globa
     };
     told.tell(&out, global)?;
     Ok(told.ended(run, summary))
+}
+
+/// Adds what was there before a run that failed: the ledger of no run has it, and the run has made it last longer.
+async fn add_there(name: &str, undone: &[Undo], session: &Session, left: &mut Left) {
+    // After a stop too.
+    let parts = match vpc::look(name, &session.cloud, &Stop::never()).await {
+        Ok(parts) => parts,
+        Err(error) => {
+            return left.add_unseen(format!(
+                "VPCs called {name} in {}: {}",
+                session.cloud.place,
+                chain(&error)
+            ));
+        }
+    };
+    // What this run made is told already, and may show though it is gone.
+    let is_told = |id: &PartId| undone.iter().any(|undo| undo.what.starts_with(&format!("{id} ")));
+    let then = parts.expires().map_or_else(String::new, |time| format!(", or a sweep after {time}"));
+    // All the others are in it.
+    for id in parts.ids().into_iter().take(1).chain(parts.others).filter(|id| !is_told(id)) {
+        left.add(format!(
+            "the {} {id} of {name}, which was there before: `bakehouse vpc delete` takes it away{then}",
+            id.kind()
+        ));
+    }
 }
 
 /// Shows the calls that are missing; of a VPC that is whole none.

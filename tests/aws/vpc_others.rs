@@ -201,3 +201,33 @@ fn a_delete_that_is_interrupted_says_that_its_vpc_stays() {
     assert_whole(&cloud.state(), "interrupted");
     cloud.finish();
 }
+
+/// What was there before is in no run's ledger, so the run that failed tells of it.
+#[test]
+fn a_create_that_fails_tells_of_what_was_there_before() {
+    let (yard, cloud) = in_yard();
+    let failing = |yard: &Yard, fault: &str| -> Said {
+        let mut command = cloud.program(yard);
+        command
+            .env("BAKEHOUSE_FAULT", fault)
+            .args(["vpc", "create", "--name", "web"])
+            .output()
+            .unwrap()
+            .into()
+    };
+    failing(&yard, "call:CreateSecurityGroup#1:before:kill").code(-1);
+    let before = cloud.state();
+    let vpc = before["vpcs"].as_object().unwrap().keys().next().unwrap();
+    let elsewhere = Yard::new();
+    for fault in ["call:CreateTags#1:before:denied", "call:CreateSecurityGroup#1:before:denied"] {
+        let said = failing(&elsewhere, fault).code(4);
+        let told = format!(
+            "the VPC {vpc} of web, which was there before: `bakehouse vpc delete` takes it away, or a sweep after 20"
+        );
+        assert!(said.err.contains(&told), "{}", said.err);
+        assert_eq!(counts(&cloud.state()), counts(&before), "{fault}");
+    }
+    run(&elsewhere, &cloud, &["vpc", "delete", "--name", "web"]).ok();
+    assert_eq!(counts(&cloud.state()), [0; 5]);
+    cloud.finish();
+}
