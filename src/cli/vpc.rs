@@ -215,6 +215,7 @@ async fn create(args: &CreateArgs, name: &str, session: &Session, global: &Globa
     let phase = session.reporter.phase(format!("making the VPC {name}"));
     let create = Create {
         wanted,
+        settles_within: session.clouds.settles_within(),
         cloud: &session.cloud,
         ledger: &ledger,
         reporter: &session.reporter,

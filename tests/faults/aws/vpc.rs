@@ -1,6 +1,8 @@
 //! The same for `bakehouse vpc`: each of its calls is struck, and it is killed between any two.
 
-use super::super::run::calls;
+use std::process::Stdio;
+
+use super::super::run::{calls, continued, until_stopped};
 use super::{Account, READS, STRIKES, rule};
 use crate::aws::StandIn;
 use crate::aws::vpc::{PARTS, assert_whole, counts};
@@ -164,6 +166,28 @@ fn a_vpc_whose_taking_away_is_killed_between_any_two_calls_is_taken_away_by_the_
         account.assert_parts_tagged(fault);
         account.run(DELETE, "").ok();
         account.assert_no_vpc(fault);
+    });
+}
+
+/// One is held before each of its calls in turn, while the other makes all of it.
+#[test]
+fn two_creates_at_once_are_given_one_vpc() {
+    let yard = Yard::new();
+    let names = calls(&Account::empty(&yard).run(CREATE, "list").ok());
+    assert_eq!(names.len(), 11, "{names:?}");
+    in_own_yards(&names, |account, name| {
+        let mut command = account.cloud.program(account.yard);
+        command.args(CREATE).env("BAKEHOUSE_FAULT", format!("call:{name}:before:stop"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        until_stopped(child.id());
+        let elsewhere = Yard::new();
+        let other: Said = account.cloud.program(&elsewhere).args(CREATE).output().unwrap().into();
+        let other = other.ok();
+        let said = continued(child).ok();
+        let after = format!("{name}: {}", said.err);
+        assert_eq!(said.out, other.out, "{after}");
+        assert_whole(&account.cloud.state(), &after);
+        account.yard.assert_nothing_left();
     });
 }
 
