@@ -20,7 +20,7 @@ use crate::ledger::{Header, Ledger, Left, Undo};
 use crate::method::WorkDir;
 use crate::pipeline::{Done, exported};
 use crate::recipe::{self, Span};
-use crate::vpc::{self, ADDRESSES, Create, Delete, STAGE, Step, VpcError, Wanted};
+use crate::vpc::{self, ADDRESSES, Create, Delete, Deleted, STAGE, Step, VpcError, Wanted};
 
 /// The file with what was made, and the one that a shell reads.
 const RESULT: &str = "vpc.json";
@@ -125,6 +125,8 @@ impl Named {
 /// What a VPC is told as.
 struct Told {
     name: String,
+    /// To whom it was given: `vpc delete` takes away what is no other run's since.
+    run: Option<String>,
     vpc: Option<String>,
     subnet: String,
     group: Option<String>,
@@ -135,6 +137,7 @@ impl Told {
     fn json(&self) -> Value {
         json!({
             "name": self.name,
+            "run": self.run,
             "vpc": self.vpc,
             "subnet": self.subnet,
             "security-group": self.group,
@@ -240,6 +243,7 @@ async fn create(args: &CreateArgs, name: &str, session: &Session, global: &Globa
     ));
     let told = Told {
         name: name.to_owned(),
+        run: Some(run.clone()),
         vpc: Some(made.vpc.to_string()),
         subnet: made.subnet.to_string(),
         group: Some(made.group.to_string()),
@@ -300,7 +304,7 @@ async fn local(name: &str, session: &Session) -> anyhow::Result<Told> {
         message: "the local cloud has no network".to_owned(),
         left: Left::Nothing,
     })?;
-    Ok(Told { name: name.to_owned(), vpc: None, subnet: subnet.id, group: None, expires: None })
+    Ok(Told { name: name.to_owned(), run: None, vpc: None, subnet: subnet.id, group: None, expires: None })
 }
 
 async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Global) -> anyhow::Result<Ended> {
@@ -308,8 +312,10 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
     let summary = if session.cloud.place.partition == Partition::local() {
         "the local cloud's network is always there: nothing was taken away".to_owned()
     } else {
+        let own = given_to(&out, name);
         let delete = Delete {
             name,
+            run: own.as_deref(),
             now: clock::wall(),
             within: args.within.duration(),
             settles_within: session.clouds.settles_within(),
@@ -322,13 +328,15 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
         }
         // The bake in it may have been killed on this host: then its instance goes first.
         clear_orphans(session, global).await;
-        let done = delete.run().await;
-        let gone = done.gone;
-        if let [first, others @ ..] = &done.failed[..] {
+        let Deleted { gone, kept, failed } = delete.run().await;
+        if let [first, others @ ..] = &failed[..] {
             if !gone.is_empty() {
                 session.reporter.note(taken_away(name, &gone));
             }
             return Err(failure(first, others, name, session).into());
+        }
+        if !kept.is_empty() {
+            return keep(name, &gone, &kept, session, global);
         }
         if gone.is_empty() {
             format!("there is no VPC {name} in {}: nothing was to be taken away", session.cloud.place)
@@ -355,9 +363,42 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
     Ok(Ended::Made(Done { summary, bake: name.to_owned(), name: name.to_owned(), ..Done::default() }))
 }
 
+/// The run to which the VPC of this name was given, as its `vpc create` wrote it there.
+fn given_to(out: &Path, name: &str) -> Option<String> {
+    let told: Value = serde_json::from_slice(&std::fs::read(out.join(RESULT)).ok()?).ok()?;
+    let run = told["run"].as_str().filter(|_| told["name"] == name);
+    run.map(str::to_owned)
+}
+
+/// What another run goes on with stays, and so do the files that say to whom it was given: asked again, this is the answer.
+fn keep(
+    name: &str,
+    gone: &[PartId],
+    kept: &[(PartId, String)],
+    session: &Session,
+    global: &Global,
+) -> anyhow::Result<Ended> {
+    let kept = kept.iter().map(|(id, run)| anothers(id, run)).collect::<Vec<_>>().join("; ");
+    let summary = if gone.is_empty() { kept } else { format!("{}; {kept}", taken_away(name, gone)) };
+    session.reporter.note(summary.clone());
+    if global.json {
+        print(&format!("{:#}", json!({ "name": name, "result": "kept" })))?;
+    }
+    Ok(Ended::Made(Done { summary, bake: name.to_owned(), name: name.to_owned(), ..Done::default() }))
+}
+
+fn anothers(id: &PartId, run: &str) -> String {
+    format!(
+        "{id} stays: it is the run {run}'s since, whose `vpc delete` takes it away, or a sweep when it has expired"
+    )
+}
+
 /// Shows what would go, and who is in it.
 async fn would_delete(delete: &Delete<'_>, global: &Global) -> anyhow::Result<Ended> {
-    let (gone, inside) = delete.would().await?;
+    let (Deleted { gone, kept, .. }, inside) = delete.would().await?;
+    for (id, run) in &kept {
+        delete.reporter.note(anothers(id, run));
+    }
     if global.json {
         print(&format!("{:#}", json!({ "name": delete.name, "would-remove": gone, "inside": inside })))?;
         return Ok(Ended::Shown);

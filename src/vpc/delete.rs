@@ -12,7 +12,7 @@ use crate::cloud::{
     Wait, retrying, tag, until,
 };
 use crate::host::stop::Stop;
-use crate::ledger::sweep::{Seen, Verdict, decide};
+use crate::ledger::sweep::{Seen, Verdict, Why, decide};
 use crate::ledger::vpcs;
 use crate::report::Reporter;
 
@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// What the work needs.
 pub struct Delete<'a> {
     pub name: &'a str,
+    /// The run that this VPC was given to, where that is known: what another one goes on with since stays.
+    pub run: Option<&'a str>,
     pub now: Timestamp,
     /// How long what is in it may take to go.
     pub within: Duration,
@@ -37,6 +39,8 @@ pub struct Delete<'a> {
 pub struct Deleted {
     /// VPCs with all that was in them, and gateways that none of them had.
     pub gone: Vec<PartId>,
+    /// What another run goes on with, and which.
+    pub kept: Vec<(PartId, String)>,
     /// Why one stays, or why nobody can tell whether one does.
     pub failed: Vec<VpcError>,
 }
@@ -48,7 +52,7 @@ impl Delete<'_> {
         let mut tried: Vec<(PartId, Result<(), VpcError>)> = Vec::new();
         match self.find(PartKind::Vpc).await {
             Ok(vpcs) => {
-                for vpc in vpcs {
+                for vpc in self.own(vpcs, &mut done.kept) {
                     let result = self.take_away(&vpc.id).await;
                     tried.push((vpc.id, result));
                 }
@@ -58,7 +62,8 @@ impl Delete<'_> {
         match self.find(PartKind::InternetGateway).await {
             Ok(gateways) => {
                 // What a run left that was killed before it attached its gateway. One that was attached went with its VPC.
-                for gateway in gateways.into_iter().filter(|gateway| gateway.vpc.is_none()) {
+                let alone = gateways.into_iter().filter(|gateway| gateway.vpc.is_none()).collect();
+                for gateway in self.own(alone, &mut done.kept) {
                     let deleted = vpcs::delete_within(&gateway.id, self.settles_within, self.cloud).await;
                     let result = deleted.map_err(refused(&gateway.id));
                     tried.push((gateway.id, result));
@@ -73,6 +78,19 @@ impl Delete<'_> {
             }
         }
         done
+    }
+
+    /// Those that no other run goes on with. What has expired is nobody's any more.
+    fn own(&self, mut parts: Vec<VpcPart>, kept: &mut Vec<(PartId, String)>) -> Vec<VpcPart> {
+        parts.retain(|part| {
+            let seen = Seen::new(part.id.clone(), part.tags.clone());
+            let lasts = matches!(decide(&seen, self.now), Verdict::Keep(Why::NotYet(_)));
+            let other = part.tags.get(&tag("bake")).filter(|run| self.run.is_some_and(|own| own != *run));
+            let other = other.filter(|_| lasts);
+            kept.extend(other.map(|run| (part.id.clone(), run.clone())));
+            other.is_none()
+        });
+        parts
     }
 
     /// Takes one VPC away. Whatever fails, what there was may not be whole from then on.
@@ -92,13 +110,13 @@ impl Delete<'_> {
         Ok(())
     }
 
-    /// What would be taken away, and who or what is in it and keeps it.
+    /// What would be taken away, or stay as another run's; and who or what is in it and keeps it.
     ///
     /// # Errors
     /// The cloud's.
-    pub async fn would(&self) -> Result<(Vec<PartId>, Vec<String>), CloudError> {
-        let (mut gone, mut inside) = (Vec::new(), Vec::new());
-        for vpc in self.find(PartKind::Vpc).await? {
+    pub async fn would(&self) -> Result<(Deleted, Vec<String>), CloudError> {
+        let (mut would, mut inside) = (Deleted::default(), Vec::new());
+        for vpc in self.own(self.find(PartKind::Vpc).await?, &mut would.kept) {
             let occupants = vpcs::occupants(&vpc.id, self.cloud, self.stop).await?;
             inside.extend(occupants.iter().filter(|one| !one.is_going()).map(|one| match &one.instance {
                 Some(instance) if has_expired(instance, self.now) => {
@@ -109,11 +127,12 @@ impl Delete<'_> {
             }));
             let parts = vpcs::parts_in(&vpc.id, self.cloud).await?;
             inside.extend(vpcs::foreign(parts.clone()).map(|part| foreign(&part)));
-            gone.extend(vpcs::order(parts).into_iter().map(|part| part.id).chain([vpc.id]));
+            would.gone.extend(vpcs::order(parts).into_iter().map(|part| part.id).chain([vpc.id]));
         }
-        let alone = self.find(PartKind::InternetGateway).await?;
-        gone.extend(alone.into_iter().filter(|gateway| gateway.vpc.is_none()).map(|gateway| gateway.id));
-        Ok((gone, inside))
+        let mut alone = self.find(PartKind::InternetGateway).await?;
+        alone.retain(|gateway| gateway.vpc.is_none());
+        would.gone.extend(self.own(alone, &mut would.kept).into_iter().map(|gateway| gateway.id));
+        Ok((would, inside))
     }
 
     async fn find(&self, kind: PartKind) -> Result<Vec<VpcPart>, CloudError> {

@@ -202,6 +202,36 @@ fn a_delete_that_is_interrupted_says_that_its_vpc_stays() {
     cloud.finish();
 }
 
+/// Two builds of one recipe: the first to end leaves the VPC to the other.
+#[test]
+fn a_delete_leaves_a_vpc_that_another_run_was_given_since() {
+    let (yard, cloud) = in_yard();
+    let elsewhere = Yard::new();
+    let other = |word: &str, more: &[&str]| {
+        run(&elsewhere, &cloud, &[&["vpc", word, "--name", "web"], more].concat()).ok()
+    };
+    run(&yard, &cloud, &["vpc", "create", "web"]).ok();
+    other("create", &[]);
+    // Asked again it says the same.
+    for args in [&["--dry-run"][..], &[], &[]] {
+        let said = run(&yard, &cloud, &[&["vpc", "delete", "web"], args].concat()).ok();
+        assert!(said.err.contains("stays: it is the run vpc-"), "{}", said.err);
+        assert!(said.out.is_empty() || said.out == "0 to remove\n", "{}", said.out);
+        assert_whole(&cloud.state(), "another's");
+    }
+    other("delete", &[]);
+    assert_eq!(counts(&cloud.state()), [0; 5]);
+    // One that has expired is nobody's.
+    run(&yard, &cloud, &["vpc", "create", "web", "--expires-after", "1s"]).ok();
+    other("create", &["--expires-after", "1s"]);
+    std::thread::sleep(Duration::from_secs(2));
+    let said = run(&yard, &cloud, &["vpc", "delete", "web"]).ok();
+    assert!(said.err.contains("is gone"), "{}", said.err);
+    assert_eq!(counts(&cloud.state()), [0; 5]);
+    assert!(!yard.out("web").join("vpc.json").exists());
+    cloud.finish();
+}
+
 /// What was there before is in no run's ledger, so the run that failed tells of it.
 #[test]
 fn a_create_that_fails_tells_of_what_was_there_before() {
