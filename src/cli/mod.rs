@@ -21,6 +21,7 @@ mod policy;
 mod provision;
 mod run;
 mod session;
+mod settle;
 mod shell;
 mod snapshot;
 mod stage_report;

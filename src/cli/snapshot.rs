@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::exit::{Failure, chain};
 use super::print;
 use super::session::{self, Global, Mounts, Session, absolute};
+use super::settle::settle;
 use crate::cloud::{BLOCK_SIZE, SnapshotId, SnapshotQuery, SnapshotState, Tags, retrying};
 use crate::disk::{BlockMap, Disk, Pipe, SparseDisk, TransferError};
 use crate::host::clock;
@@ -119,25 +120,9 @@ async fn upload(args: &UploadArgs, global: &Global, session: Session) -> anyhow:
     let header = Header::new(&session.clouds.name(), STAGE, &name, clock::wall());
     let ledger = Ledger::begin(&work.ledger(), header)?;
     let stored = store(args, &file, format, &name, &work, &ledger, &session).await;
-    let uploaded = match stored.and_then(|uploaded| Ok(ledger.commit().map(|()| uploaded)?)) {
-        Ok(uploaded) => uploaded,
-        Err(error) => {
-            let mut left = Left::Nothing;
-            for undo in ledger.unwind(&*session.clouds, clock::wall()).await {
-                undo.add_all(&mut left);
-            }
-            if let Err(error) = work.close() {
-                left.add(chain(&error));
-            }
-            return Err(Failure::of(&error, left).into());
-        }
-    };
-    // The snapshot is good: what a clean-up could not take away is told, and is no failure.
-    let settled = ledger.close().map(drop).map_err(|error| chain(&error));
-    let closed = work.close().map_err(|error| chain(&error));
-    for what in [settled, closed].into_iter().filter_map(Result::err) {
-        session.reporter.warning(format!("left behind: {what}"));
-    }
+    let uploaded = settle(stored, &ledger, work, &session)
+        .await
+        .map_err(|undone| Failure::of(&undone.error, undone.left))?;
     let Uploaded { snapshot, put, of, volume_size } = uploaded;
     session.reporter.note(format!("{put} of {of} blocks were stored"));
     if global.json {

@@ -11,14 +11,16 @@ use super::exit::{Failure, chain};
 use super::job::{self, Ended, JobArgs};
 use super::print;
 use super::session::{self, Global, Mounts, Roles, Session};
-use crate::cloud::{Partition, SubnetQuery, retrying, tag};
+use super::settle::{Undone, settle};
+use crate::cloud::{PartId, Partition, SubnetQuery, retrying, tag};
+use crate::host::stop::Stop;
 use crate::host::{clock, file};
 use crate::ledger::vpcs::NAME;
-use crate::ledger::{Header, Ledger, Left};
+use crate::ledger::{Header, Ledger, Left, Undo};
 use crate::method::WorkDir;
 use crate::pipeline::{Done, exported};
 use crate::recipe::{self, Span};
-use crate::vpc::{self, ADDRESSES, Create, Delete, STAGE, Step, VpcError, Wanted};
+use crate::vpc::{self, ADDRESSES, Create, Delete, Deleted, STAGE, Step, VpcError, Wanted};
 
 /// The file with what was made, and the one that a shell reads.
 const RESULT: &str = "vpc.json";
@@ -123,6 +125,8 @@ impl Named {
 /// What a VPC is told as.
 struct Told {
     name: String,
+    /// To whom it was given: `vpc delete` takes away what is no other run's since.
+    run: Option<String>,
     vpc: Option<String>,
     subnet: String,
     group: Option<String>,
@@ -133,6 +137,7 @@ impl Told {
     fn json(&self) -> Value {
         json!({
             "name": self.name,
+            "run": self.run,
             "vpc": self.vpc,
             "subnet": self.subnet,
             "security-group": self.group,
@@ -213,29 +218,19 @@ async fn create(args: &CreateArgs, name: &str, session: &Session, global: &Globa
     let phase = session.reporter.phase(format!("making the VPC {name}"));
     let create = Create {
         wanted,
+        settles_within: session.clouds.settles_within(),
         cloud: &session.cloud,
         ledger: &ledger,
         reporter: &session.reporter,
         stop: &session.stop,
     };
-    let made = match create.run().await.and_then(|made| Ok(ledger.commit().map(|()| made)?)) {
+    let made = match settle(create.run().await, &ledger, work, session).await {
         Ok(made) => made,
-        Err(error) => {
-            let mut left = Left::Nothing;
-            for undo in ledger.unwind(&*session.clouds, clock::wall()).await {
-                undo.add_all(&mut left);
-            }
-            if let Err(error) = work.close() {
-                left.add(chain(&error));
-            }
+        Err(Undone { error, undone, mut left }) => {
+            add_there(name, &undone, session, &mut left).await;
             return Err(Failure::of(&error, left).into());
         }
     };
-    let settled = ledger.close().map(drop).map_err(|error| chain(&error));
-    let closed = work.close().map_err(|error| chain(&error));
-    for what in [settled, closed].into_iter().filter_map(Result::err) {
-        session.reporter.warning(format!("left behind: {what}"));
-    }
     phase.done();
     let how = if made.is_new { "is there" } else { "was there" };
     let summary =
@@ -248,6 +243,7 @@ async fn create(args: &CreateArgs, name: &str, session: &Session, global: &Globa
     ));
     let told = Told {
         name: name.to_owned(),
+        run: Some(run.clone()),
         vpc: Some(made.vpc.to_string()),
         subnet: made.subnet.to_string(),
         group: Some(made.group.to_string()),
@@ -255,6 +251,31 @@ async fn create(args: &CreateArgs, name: &str, session: &Session, global: &Globa
     };
     told.tell(&out, global)?;
     Ok(told.ended(run, summary))
+}
+
+/// Adds what was there before a run that failed: the ledger of no run has it, and the run has made it last longer.
+async fn add_there(name: &str, undone: &[Undo], session: &Session, left: &mut Left) {
+    // After a stop too.
+    let parts = match vpc::look(name, &session.cloud, &Stop::never()).await {
+        Ok(parts) => parts,
+        Err(error) => {
+            return left.add_unseen(format!(
+                "VPCs called {name} in {}: {}",
+                session.cloud.place,
+                chain(&error)
+            ));
+        }
+    };
+    // What this run made is told already, and may show though it is gone.
+    let is_told = |id: &PartId| undone.iter().any(|undo| undo.what.starts_with(&format!("{id} ")));
+    let then = parts.expires().map_or_else(String::new, |time| format!(", or a sweep after {time}"));
+    // All the others are in it.
+    for id in parts.ids().into_iter().take(1).chain(parts.others).filter(|id| !is_told(id)) {
+        left.add(format!(
+            "the {} {id} of {name}, which was there before: `bakehouse vpc delete` takes it away{then}",
+            id.kind()
+        ));
+    }
 }
 
 /// Shows the calls that are missing; of a VPC that is whole none.
@@ -283,7 +304,7 @@ async fn local(name: &str, session: &Session) -> anyhow::Result<Told> {
         message: "the local cloud has no network".to_owned(),
         left: Left::Nothing,
     })?;
-    Ok(Told { name: name.to_owned(), vpc: None, subnet: subnet.id, group: None, expires: None })
+    Ok(Told { name: name.to_owned(), run: None, vpc: None, subnet: subnet.id, group: None, expires: None })
 }
 
 async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Global) -> anyhow::Result<Ended> {
@@ -291,8 +312,10 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
     let summary = if session.cloud.place.partition == Partition::local() {
         "the local cloud's network is always there: nothing was taken away".to_owned()
     } else {
+        let own = given_to(&out, name);
         let delete = Delete {
             name,
+            run: own.as_deref(),
             now: clock::wall(),
             within: args.within.duration(),
             settles_within: session.clouds.settles_within(),
@@ -305,12 +328,20 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
         }
         // The bake in it may have been killed on this host: then its instance goes first.
         clear_orphans(session, global).await;
-        let gone = delete.run().await.map_err(|error| failure(&error, name))?.0;
+        let Deleted { gone, kept, failed } = delete.run().await;
+        if let [first, others @ ..] = &failed[..] {
+            if !gone.is_empty() {
+                session.reporter.note(taken_away(name, &gone));
+            }
+            return Err(failure(first, others, name, session).into());
+        }
+        if !kept.is_empty() {
+            return keep(name, &gone, &kept, session, global);
+        }
         if gone.is_empty() {
             format!("there is no VPC {name} in {}: nothing was to be taken away", session.cloud.place)
         } else {
-            let ids: Vec<String> = gone.iter().map(ToString::to_string).collect();
-            format!("the VPC {name} is gone: {}", ids.join(", "))
+            taken_away(name, &gone)
         }
     };
     if args.named.dry_run {
@@ -332,26 +363,74 @@ async fn delete(args: &DeleteArgs, name: &str, session: &Session, global: &Globa
     Ok(Ended::Made(Done { summary, bake: name.to_owned(), name: name.to_owned(), ..Done::default() }))
 }
 
+/// The run to which the VPC of this name was given, as its `vpc create` wrote it there.
+fn given_to(out: &Path, name: &str) -> Option<String> {
+    let told: Value = serde_json::from_slice(&std::fs::read(out.join(RESULT)).ok()?).ok()?;
+    let run = told["run"].as_str().filter(|_| told["name"] == name);
+    run.map(str::to_owned)
+}
+
+/// What another run goes on with stays, and so do the files that say to whom it was given: asked again, this is the answer.
+fn keep(
+    name: &str,
+    gone: &[PartId],
+    kept: &[(PartId, String)],
+    session: &Session,
+    global: &Global,
+) -> anyhow::Result<Ended> {
+    let kept = kept.iter().map(|(id, run)| anothers(id, run)).collect::<Vec<_>>().join("; ");
+    let summary = if gone.is_empty() { kept } else { format!("{}; {kept}", taken_away(name, gone)) };
+    session.reporter.note(summary.clone());
+    if global.json {
+        print(&format!("{:#}", json!({ "name": name, "result": "kept" })))?;
+    }
+    Ok(Ended::Made(Done { summary, bake: name.to_owned(), name: name.to_owned(), ..Done::default() }))
+}
+
+fn anothers(id: &PartId, run: &str) -> String {
+    format!(
+        "{id} stays: it is the run {run}'s since, whose `vpc delete` takes it away, or a sweep when it has expired"
+    )
+}
+
 /// Shows what would go, and who is in it.
 async fn would_delete(delete: &Delete<'_>, global: &Global) -> anyhow::Result<Ended> {
-    let (gone, inside) = delete.would().await?;
+    let (Deleted { gone, kept, .. }, inside) = delete.would().await?;
+    for (id, run) in &kept {
+        delete.reporter.note(anothers(id, run));
+    }
     if global.json {
-        print(&format!("{:#}", json!({ "name": delete.name, "would-remove": gone.0, "inside": inside })))?;
+        print(&format!("{:#}", json!({ "name": delete.name, "would-remove": gone, "inside": inside })))?;
         return Ok(Ended::Shown);
     }
     for who in &inside {
         delete.reporter.warning(format!("in it is {who}"));
     }
-    for id in &gone.0 {
+    for id in &gone {
         print(&format!("would remove {} {id}", id.kind()))?;
     }
-    print(&format!("{} to remove", gone.0.len()))?;
+    print(&format!("{} to remove", gone.len()))?;
     Ok(Ended::Shown)
 }
 
-/// A VPC that stays is left behind.
-fn failure(error: &VpcError, name: &str) -> Failure {
-    let stays = error.stays().map(|part| format!("{part}, of the VPC {name}"));
-    let left = stays.map_or(Left::Nothing, |part| Left::These(vec![part]));
-    Failure::of(error, left)
+fn taken_away(name: &str, gone: &[PartId]) -> String {
+    let ids: Vec<String> = gone.iter().map(ToString::to_string).collect();
+    format!("the VPC {name} is gone: {}", ids.join(", "))
+}
+
+/// A VPC that stays is left behind. The first that failed is told as what went wrong, the others before it.
+fn failure(first: &VpcError, others: &[VpcError], name: &str, session: &Session) -> Failure {
+    let mut left = Left::Nothing;
+    for error in std::iter::once(first).chain(others) {
+        match error.stays() {
+            Some(part) => left.add(format!("{part}, of the VPC {name}")),
+            None => {
+                left.add_unseen(format!("VPCs called {name} in {}: {}", session.cloud.place, chain(error)));
+            }
+        }
+    }
+    for error in others {
+        session.reporter.warning(chain(error));
+    }
+    Failure::of(first, left)
 }

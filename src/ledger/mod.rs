@@ -30,7 +30,7 @@ pub use log::Header;
 pub use resource::{Id, Kind};
 pub use unwind::{End, Undo};
 
-use crate::cloud::{self, CloudError, ImageId, retrying};
+use crate::cloud::{self, CloudError, ErrorKind, ImageId, retrying};
 use crate::host::stop::Stop;
 use log::Log;
 
@@ -113,6 +113,7 @@ impl Ledger {
         Fut: Future<Output = cloud::Result<I>>,
     {
         let (commits, shared) = (intent.role == Role::Commit, intent.role == Role::Shared);
+        let of_vpc = matches!(intent.kind, Kind::VpcPart(_));
         let entry = self.intend(intent)?;
         let lost = AtomicBool::new(false);
         let lost = &lost;
@@ -126,7 +127,11 @@ impl Ledger {
         })
         .await;
         self.was_called(entry, answer.is_ok() || lost.load(Ordering::Relaxed));
-        if answer.is_err() && shared {
+        // One that another run made is gone on with: this run's search for its own would find that.
+        let is_anothers = answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Exists)
+            && of_vpc
+            && !lost.load(Ordering::Relaxed);
+        if answer.is_err() && (shared || is_anothers) {
             // Whatever came of it, nothing undoes it: whoever needs it looks for it by its name.
             let _ = self.tell(&[(entry, Event::Undone)]);
         }

@@ -7,13 +7,14 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
-use super::unwind::{Deregistered, Run, is_gone, is_over, own_images, remove};
+use super::unwind::{Deregistered, ENDING, LOOK, Run, Warrant, is_gone, is_over, own_images, remove};
 use super::vpcs::{self, Occupant};
 use super::{End, Id, Kind, Undo};
 use crate::cloud::{
-    Cloud, Image, ImageId, InstanceQuery, Interface, PartKind, PartQuery, Result, SnapshotQuery, Tags,
-    VolumeQuery, VpcPart, retrying, tag,
+    Cloud, Image, ImageId, InstanceQuery, Interface, PartId, PartKind, PartQuery, Result, SnapshotQuery,
+    Tags, VolumeQuery, VpcPart, retrying, tag,
 };
 use crate::host::error::chain;
 use crate::host::stop::Stop;
@@ -28,7 +29,7 @@ pub struct Seen {
     pub tags: Tags,
     /// An image that uses it.
     pub used_by: Option<ImageId>,
-    /// Why nobody may take it away: of a VPC, who is in it and does not go.
+    /// Why nobody may take it away: of a VPC, who or what is in it, is not Bakehouse's and does not go.
     pub held_by: Option<String>,
 }
 
@@ -105,23 +106,20 @@ pub struct Swept {
 /// as in use for as long as the cloud takes to settle. A kind that cannot be listed is told and does not keep the others.
 pub async fn sweep(cloud: &Cloud, settles_within: Duration, now: Timestamp, dry: bool) -> Swept {
     let gone = Deregistered::none_yet(settles_within);
-    let mut sweep = Sweep { cloud, now, dry, gone, swept: Swept::default() };
-    let ended = match instances(cloud).await {
-        Ok(seen) => sweep.kind(seen).await,
-        Err(error) => {
-            sweep.unseen(Kind::Instance, &error);
-            Vec::new()
-        }
-    };
+    let mut sweep = Sweep { cloud, now, dry, gone, ended: Vec::new(), swept: Swept::default() };
+    match instances(cloud).await {
+        Ok(seen) => sweep.ended = sweep.kind(seen).await,
+        Err(error) => sweep.unseen(Kind::Instance, &error),
+    }
     match volumes(cloud).await {
         Ok(seen) => drop(sweep.kind(seen).await),
         Err(error) => sweep.unseen(Kind::Volume, &error),
     }
-    match vpcs(cloud, now, &ended).await {
+    match vpcs(cloud, now, &sweep.ended).await {
         Ok(seen) => {
             if !dry {
                 for vpc in seen.iter().filter(|seen| decide(seen, now) == Verdict::Remove) {
-                    left(&vpc.id, cloud).await;
+                    wait_until_left(&vpc.id, now, &sweep.ended, cloud).await;
                 }
             }
             drop(sweep.kind(seen).await);
@@ -177,26 +175,55 @@ async fn snapshots(cloud: &Cloud, images: &[Image]) -> Result<Vec<Seen>> {
 
 /// VPCs of Bakehouse's own, and internet gateways that none of them has. What is in them goes with them.
 async fn vpcs(cloud: &Cloud, now: Timestamp, ended: &[Id]) -> Result<Vec<Seen>> {
-    let query = PartQuery { tag_keys: vec![tag(vpcs::NAME), tag("expires")], ..PartQuery::default() };
+    let query = PartQuery {
+        tags: Tags::from([(tag("stage"), vpcs::STAGE.to_owned())]),
+        tag_keys: vec![tag(vpcs::NAME), tag("expires")],
+        ..PartQuery::default()
+    };
     let never = Stop::never();
     let found = retrying(&never, || cloud.vpcs.find(PartKind::Vpc, &query)).await?;
-    let gateways = retrying(&never, || cloud.vpcs.find(PartKind::InternetGateway, &query)).await?;
-    let is_of_one = |gateway: &VpcPart| found.iter().any(|vpc| gateway.vpc == vpc.vpc);
-    let alone = gateways.into_iter().filter(|gateway| !is_of_one(gateway));
-    let alone = alone.map(|gateway| {
-        let held_by =
-            gateway.vpc.as_ref().map(|vpc| format!("it is attached to {vpc}, which is not Bakehouse's"));
-        Seen { held_by, ..Seen::new(gateway.id, gateway.tags) }
-    });
-    let mut seen: Vec<Seen> = alone.collect();
-    for vpc in found {
-        let mut one = Seen::new(vpc.id.clone(), vpc.tags);
-        if decide(&one, now) == Verdict::Remove {
-            one.held_by = holder(&vpcs::occupants(&vpc.id, cloud, &never).await?, ended);
-        }
-        seen.push(one);
+    let mut gateways = retrying(&never, || cloud.vpcs.find(PartKind::InternetGateway, &query)).await?;
+    gateways.retain(|gateway| !found.iter().any(|vpc| gateway.vpc == vpc.vpc));
+    let mut seen = Vec::new();
+    for part in gateways.into_iter().chain(found) {
+        seen.push(with_holder(part, now, ended, cloud).await?);
     }
     Ok(seen)
+}
+
+/// A VPC, or a gateway that is by itself, with who keeps it. Of what stays anyway nobody asks.
+async fn with_holder(part: VpcPart, now: Timestamp, ended: &[Id], cloud: &Cloud) -> Result<Seen> {
+    let VpcPart { id, vpc, tags, .. } = part;
+    let mut seen = Seen::new(id.clone(), tags);
+    if decide(&seen, now) == Verdict::Remove {
+        seen.held_by = if id.kind() == PartKind::Vpc {
+            let somebody = holder(&vpcs::occupants(&id, cloud, &Stop::never()).await?, ended);
+            match somebody {
+                Some(somebody) => Some(somebody),
+                None => vpcs::foreign(vpcs::parts_in(&id, cloud).await?).next().map(|part| {
+                    format!("the {} {}, which is not Bakehouse's, is in it", part.id.kind(), part.id)
+                }),
+            }
+        } else {
+            vpc.map(|vpc| format!("it is attached to {vpc}"))
+        };
+    }
+    Ok(seen)
+}
+
+/// Why something that had expired stays after all: it was looked at a while ago, and meanwhile another run may go on with it,
+/// or somebody may be in it.
+pub(super) async fn stays(
+    id: &PartId,
+    now: Timestamp,
+    ended: &[Id],
+    cloud: &Cloud,
+) -> Result<Option<String>> {
+    let Some(part) = vpcs::seen(id, cloud).await? else { return Ok(None) };
+    Ok(match decide(&with_holder(part, now, ended, cloud).await?, now) {
+        Verdict::Remove => None,
+        Verdict::Keep(why) => Some(why.to_string()),
+    })
 }
 
 /// The first in a VPC that does not go by itself, and was not ended just now.
@@ -213,12 +240,18 @@ fn holder(occupants: &[Occupant], ended: &[Id]) -> Option<String> {
     })
 }
 
-/// Waits until instances that were ended have left a VPC.
-async fn left(id: &Id, cloud: &Cloud) {
-    if let Id::VpcPart(vpc) = id
-        && vpc.kind() == PartKind::Vpc
-    {
-        vpcs::left(vpc, cloud).await;
+/// Waits until instances that were ended have left a VPC, as long as it is to be removed. Who stays is not waited for.
+async fn wait_until_left(id: &Id, now: Timestamp, ended: &[Id], cloud: &Cloud) {
+    let Id::VpcPart(vpc) = id else { return };
+    let (began, mut pause) = (Instant::now(), LOOK / 16);
+    while vpc.kind() == PartKind::Vpc && began.elapsed() < ENDING {
+        let going = vpcs::occupants(vpc, cloud, &Stop::never()).await;
+        let is_left = !going.is_ok_and(|all| all.iter().any(Occupant::is_going));
+        if is_left || !matches!(stays(vpc, now, ended, cloud).await, Ok(None)) {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK);
     }
 }
 
@@ -227,6 +260,8 @@ struct Sweep<'a> {
     now: Timestamp,
     dry: bool,
     gone: Deregistered,
+    /// Instances that were ended, or would be.
+    ended: Vec<Id>,
     swept: Swept,
 }
 
@@ -242,8 +277,14 @@ impl Sweep<'_> {
                     let end = if self.dry {
                         End::Removed
                     } else {
-                        remove(&seen.id, self.cloud, Run::Real, &self.gone).await.unwrap_or(End::Absent)
+                        let warrant = Warrant::Expired { now: self.now, ended: &self.ended };
+                        let removed = remove(&seen.id, self.cloud, Run::Real, &self.gone, warrant).await;
+                        removed.unwrap_or(End::Absent)
                     };
+                    if let (Id::VpcPart(_), End::Kept(why)) = (&seen.id, &end) {
+                        self.swept.kept.push((seen.id, Why::Held(why.clone())));
+                        continue;
+                    }
                     if end == End::Removed {
                         self.gone.add(&seen.id);
                     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::entry::{Entry, Event, Role, State};
-use super::{Id, Kind, Ledger, Left, vpcs};
+use super::entry::{Entry, Event, Intent, Role, State};
+use super::{Id, Kind, Ledger, Left, sweep, vpcs};
 use crate::cloud::{
     Cloud, CloudError, Clouds, ErrorKind, Image, ImageId, ImageQuery, InstanceQuery, InstanceState,
     ObjectsId, SnapshotQuery, Volume, VolumeId, VolumeQuery, VolumeState, retrying,
@@ -96,6 +96,31 @@ impl Deregistered {
 pub(super) enum Run {
     Real,
     Dry,
+}
+
+/// By what something may be removed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Warrant<'a> {
+    /// A ledger says that its own run created it.
+    Created(&'a Intent),
+    /// It expired, and nobody uses it. These instances were ended for the same reason.
+    Expired { now: Timestamp, ended: &'a [Id] },
+}
+
+impl Warrant<'_> {
+    /// What became of something that may not be removed any more, or of which nobody can tell. Only with a VPC another run
+    /// goes on, and only into one somebody comes.
+    async fn lapsed(self, id: &Id, cloud: &Cloud) -> Option<End> {
+        let Id::VpcPart(part) = id else { return None };
+        let stays = match self {
+            Self::Created(intent) => vpcs::taken_over(part, intent, cloud).await,
+            Self::Expired { now, ended } => sweep::stays(part, now, ended, cloud).await,
+        };
+        match stays {
+            Ok(why) => why.map(End::Kept),
+            Err(error) => Some(End::Unseen(chain(&error))),
+        }
+    }
 }
 
 impl Ledger {
@@ -228,15 +253,12 @@ impl Ledger {
         };
         let mut ends: Vec<_> = error.iter().map(unseen).collect();
         for id in ids {
-            let taken_over = match &id {
-                Id::VpcPart(part) => vpcs::taken_over(part, &entry.intent, &cloud).await,
-                _ => None,
-            };
+            let warrant = Warrant::Created(&entry.intent);
             let end = match entry.intent.role {
-                Role::Temporary | Role::Result => match taken_over {
-                    Some(why) => End::Kept(why),
-                    None => until(seen_from, || remove(&id, &cloud, run, gone)).await.unwrap_or(End::Absent),
-                },
+                Role::Temporary | Role::Result => {
+                    let removed = until(seen_from, || remove(&id, &cloud, run, gone, warrant)).await;
+                    removed.unwrap_or(End::Absent)
+                }
                 Role::Commit => End::Kept(format!("it was registered after all ({})", entry.intent.what)),
                 Role::Shared => End::Absent,
             };
@@ -330,8 +352,14 @@ async fn find(entry: &Entry, cloud: &Cloud) -> Result<Vec<Id>, CloudError> {
 }
 
 /// Looks, deletes, and says what came of it; `None` where the cloud does not know of it. That a look does not show it is
-/// no reason not to try: it may be behind.
-pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run, gone: &Deregistered) -> Option<End> {
+/// no reason not to try: it may be behind. Directly before each try its warrant is looked at again.
+pub(super) async fn remove(
+    id: &Id,
+    cloud: &Cloud,
+    run: Run,
+    gone: &Deregistered,
+    warrant: Warrant<'_>,
+) -> Option<End> {
     let before = match look(id, cloud).await {
         Ok(Sight::Over) => return Some(End::Absent),
         Ok(Sight::Unknown) if run == Run::Dry => return None,
@@ -339,7 +367,10 @@ pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run, gone: &Deregistered
         Err(error) => return Some(End::Stuck(chain(&error))),
     };
     if run == Run::Dry {
-        return Some(used(id, cloud, gone).await.unwrap_or(End::Removed));
+        return match warrant.lapsed(id, cloud).await {
+            None => Some(used(id, cloud, gone).await.unwrap_or(End::Removed)),
+            kept => kept,
+        };
     }
     let gone_by = match id {
         // What was in it went a moment ago.
@@ -347,6 +378,9 @@ pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run, gone: &Deregistered
         _ => gone.over,
     };
     let error = loop {
+        if let Some(end) = warrant.lapsed(id, cloud).await {
+            return Some(end);
+        }
         let error = match delete(id, cloud).await {
             Ok(()) => return Some(End::Removed),
             Err(error) if error.kind == ErrorKind::NotFound => return None,
@@ -360,7 +394,10 @@ pub(super) async fn remove(id: &Id, cloud: &Cloud, run: Run, gone: &Deregistered
         }
         // Nothing is seen to use it: what did so went a moment ago.
         if Instant::now() >= gone_by {
-            break error;
+            match warrant.lapsed(id, cloud).await {
+                Some(end) => return Some(end),
+                None => break error,
+            }
         }
         tokio::time::sleep(LOOK).await;
     };

@@ -9,15 +9,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::entry::Intent;
-use super::unwind::{ENDING, LOOK, is_over};
+use super::unwind::{LOOK, is_over};
 use crate::cloud::{
     Cloud, CloudError, ErrorKind, Instance, Interface, PartChange, PartDetail, PartId, PartKind, PartQuery,
     Tags, VpcPart, retrying, tag,
 };
 use crate::host::stop::Stop;
 
-/// The tag that every part of a VPC of Bakehouse's own has: its name. By it all of them are found.
+/// The tag that every part of a VPC of Bakehouse's own has: its name.
 pub const NAME: &str = "vpc";
+
+/// What the ledger and the tags call the stage that makes them. A name anybody may write on what is his: by both together
+/// Bakehouse's own parts are found.
+pub const STAGE: &str = "vpc";
+
+/// The tags of all parts of this name.
+#[must_use]
+pub fn tags(name: &str) -> Tags {
+    Tags::from([(tag(NAME), name.to_owned()), (tag("stage"), STAGE.to_owned())])
+}
 
 /// A network interface in a VPC, and the instance that it is attached to.
 #[derive(Clone, Debug)]
@@ -55,39 +65,36 @@ pub async fn occupants(vpc: &PartId, cloud: &Cloud, stop: &Stop) -> Result<Vec<O
     Ok(all)
 }
 
-/// Waits until instances that are about to end have left a VPC. What stays is not waited for.
-pub(super) async fn left(vpc: &PartId, cloud: &Cloud) {
-    let (began, mut pause) = (Instant::now(), LOOK / 16);
-    while began.elapsed() < ENDING {
-        let going = occupants(vpc, cloud, &Stop::never()).await;
-        if !going.is_ok_and(|all| all.iter().any(Occupant::is_going)) {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LOOK);
-    }
-}
-
-/// The parts that go before their VPC, each before what it hangs on: what came with the VPC goes with it, and what is not
-/// Bakehouse's is somebody's.
+/// The parts that go before their VPC: what came with the VPC goes with it, and what is not Bakehouse's is somebody's.
+///
+/// The subnet is the first: of all parts it alone is refused while somebody is in it, whatever group he has. What he needs
+/// to be reached is there until then.
 #[must_use]
 pub fn order(mut parts: Vec<VpcPart>) -> Vec<VpcPart> {
     parts.retain(|part| is_own(part) && part.id.kind() != PartKind::Vpc);
-    parts.sort_by_key(|part| (Reverse(part.id.kind()), part.id.clone()));
+    // Then each before what it hangs on.
+    let after = |kind| (kind != PartKind::Subnet, Reverse(kind));
+    parts.sort_by_key(|part| (after(part.id.kind()), part.id.clone()));
     parts
 }
 
 /// Whether a part was made for a VPC of Bakehouse's own.
 #[must_use]
 pub fn is_own(part: &VpcPart) -> bool {
-    !part.of_vpc && part.tags.contains_key(&tag(NAME))
+    let is_made = part.tags.get(&tag("stage")).is_some_and(|stage| stage == STAGE);
+    !part.of_vpc && is_made && part.tags.contains_key(&tag(NAME))
+}
+
+/// Of what is in a VPC the parts that are somebody's: they keep it.
+pub fn foreign(parts: Vec<VpcPart>) -> impl Iterator<Item = VpcPart> {
+    parts.into_iter().filter(|part| !part.of_vpc && !is_own(part))
 }
 
 /// All parts that are in a VPC or attached to it, but for itself.
 ///
 /// # Errors
 /// The cloud's.
-pub async fn within(vpc: &PartId, cloud: &Cloud) -> Result<Vec<VpcPart>, CloudError> {
+pub async fn parts_in(vpc: &PartId, cloud: &Cloud) -> Result<Vec<VpcPart>, CloudError> {
     let query = PartQuery { vpc: Some(vpc.clone()), ..PartQuery::default() };
     let mut all = Vec::new();
     for kind in PartKind::ALL.into_iter().filter(|kind| *kind != PartKind::Vpc) {
@@ -110,10 +117,14 @@ pub(super) async fn tagged(kind: PartKind, tags: Tags, cloud: &Cloud) -> Result<
 }
 
 /// Whether another run goes on with a part since: it wrote its own name on it.
-pub(super) async fn taken_over(id: &PartId, intent: &Intent, cloud: &Cloud) -> Option<String> {
-    let part = seen(id, cloud).await.ok()??;
-    let run = part.tags.get(&tag("bake"))?;
-    (intent.tags.get(&tag("bake")) != Some(run)).then(|| format!("{run} goes on with it"))
+pub(super) async fn taken_over(
+    id: &PartId,
+    intent: &Intent,
+    cloud: &Cloud,
+) -> Result<Option<String>, CloudError> {
+    let Some(part) = seen(id, cloud).await? else { return Ok(None) };
+    let other = part.tags.get(&tag("bake")).filter(|run| intent.tags.get(&tag("bake")) != Some(*run));
+    Ok(other.map(|run| format!("{run} goes on with it")))
 }
 
 /// Deletes a part, and a VPC with all of Bakehouse's that is in it.
@@ -122,10 +133,15 @@ pub(super) async fn taken_over(id: &PartId, intent: &Intent, cloud: &Cloud) -> O
 /// The cloud's. [`InUse`](ErrorKind::InUse) where something else is in it, or is not gone yet.
 pub async fn delete(id: &PartId, cloud: &Cloud) -> Result<(), CloudError> {
     if id.kind() == PartKind::Vpc {
-        for part in order(within(id, cloud).await?) {
+        let mut gone: Vec<PartId> = Vec::new();
+        for mut part in order(parts_in(id, cloud).await?) {
+            if let PartDetail::RouteTable { associations, .. } = &mut part.detail {
+                // They went with their subnets.
+                associations.retain(|one| !gone.contains(&one.subnet));
+            }
             match delete_part(&part, cloud).await {
                 Err(error) if error.kind != ErrorKind::NotFound => return Err(error),
-                _ => {}
+                _ => gone.push(part.id),
             }
         }
     } else if let Some(part) = seen(id, cloud).await? {
@@ -192,12 +208,12 @@ mod tests {
             }
             PartKind::SecurityGroup => PartDetail::SecurityGroup { all: true, ports: [].into() },
         };
-        let tags = own.then(|| (tag(NAME), "web".to_owned())).into_iter().collect();
+        let tags = if own { tags("web") } else { Tags::new() };
         VpcPart { id, vpc: PartId::parse("vpc-00000001"), tags, of_vpc, detail }
     }
 
     #[test]
-    fn parts_go_before_what_they_hang_on_and_what_is_not_ours_stays() {
+    fn the_subnet_goes_first_and_what_is_not_ours_stays() {
         let parts = vec![
             part("vpc-00000001", false, true),
             part("igw-00000001", false, true),
@@ -213,8 +229,19 @@ mod tests {
         let ids: Vec<String> = order(parts).into_iter().map(|part| part.id.to_string()).collect();
         assert_eq!(
             ids,
-            ["sg-00000001", "rtb-00000001", "subnet-00000001", "subnet-00000002", "igw-00000001"]
+            ["subnet-00000001", "subnet-00000002", "sg-00000001", "rtb-00000001", "igw-00000001"]
         );
+    }
+
+    /// A team's own VPC may be called what it likes.
+    #[test]
+    fn a_name_alone_makes_no_part_bakehouses_own() {
+        let mut named = part("subnet-00000001", false, true);
+        named.tags.remove(&tag("stage"));
+        let came_with_it = part("rtb-00000002", true, false);
+        let parts = vec![named.clone(), came_with_it, part("sg-00000001", false, true)];
+        assert_eq!(foreign(parts.clone()).map(|part| part.id).collect::<Vec<_>>(), [named.id]);
+        assert_eq!(order(parts).len(), 1);
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub enum On {
     Networks,
     /// Subnets, where the recipe tells its own by tags.
     TaggedSubnets,
+    /// Security groups, where the recipe names any, and tells its subnet by the VPC of Bakehouse's own that it is in.
+    GroupsOfVpc,
     /// The parameters that the recipe names.
     Parameters,
     /// The secrets that the buildspec names.
@@ -134,6 +136,10 @@ impl On {
             }
             Self::TaggedSubnets => match needs.subnet() {
                 Some(SubnetChoice::Tags(_)) => vec![own("ec2", "subnet/*")],
+                _ => Vec::new(),
+            },
+            Self::GroupsOfVpc => match needs.subnets_vpc() {
+                Some(_) if !needs.security_groups.is_empty() => vec![own("ec2", "security-group/*")],
                 _ => Vec::new(),
             },
             Self::Networks => needs.networks().iter().map(|rest| own("ec2", rest)).collect(),
@@ -201,8 +207,11 @@ pub enum Only {
     OfImports,
     /// The resource was made by a bake, whichever.
     OfBakes,
-    /// The resource is a VPC of Bakehouse's own, or a part of one.
+    /// The resource is a VPC of Bakehouse's own, or a part of one: this recipe's, where there is a recipe. A sweep takes away
+    /// whosever has expired.
     OfVpcs,
+    /// The group is of the VPC by whose tag the recipe tells its subnet.
+    OfSubnetsVpc,
     /// The subnet has the tags by which the recipe tells it.
     OfSubnet,
     /// What is made carries this recipe's family.
@@ -211,7 +220,7 @@ pub enum Only {
     MakesOfBakes,
     /// What is made carries what it is the import of.
     MakesImports,
-    /// What is made carries the name of the VPC that it is a part of.
+    /// What is made carries the name of the VPC that it is a part of: this recipe's, where there is a recipe.
     MakesVpcs,
     /// Of tags, only those that say whose a VPC is, and when it expires.
     TagsVpcs,
@@ -238,6 +247,10 @@ impl Only {
     fn conditions(self, scope: &Scope, needs: &Needs, grants: &[&Grant]) -> Vec<Condition> {
         let ours = |of: &str, name: &str| format!("aws:{of}/{TAG_PREFIX}{name}");
         let there = json!("false");
+        let vpc = |of: &str| match needs.family.as_str() {
+            "" => ("Null", ours(of, "vpc"), json!("false")),
+            name => ("StringEquals", ours(of, "vpc"), json!(name)),
+        };
         let only_tag = |name: &str| {
             let keys = json!([format!("{TAG_PREFIX}{name}")]);
             ("ForAllValues:StringEquals", "aws:TagKeys".to_owned(), keys)
@@ -249,7 +262,9 @@ impl Only {
             }
             Self::OfImports => ("Null", ours("ResourceTag", "import"), there),
             Self::OfBakes => ("Null", ours("ResourceTag", "bake"), there),
-            Self::OfVpcs => ("Null", ours("ResourceTag", "vpc"), there),
+            Self::OfVpcs if needs.parts.contains(&Part::Sweep) => ("Null", ours("ResourceTag", "vpc"), there),
+            Self::OfVpcs => vpc("ResourceTag"),
+            Self::OfSubnetsVpc => ("StringEquals", ours("ResourceTag", "vpc"), json!(needs.subnets_vpc())),
             Self::OfSubnet => {
                 let tags = match needs.subnet() {
                     Some(SubnetChoice::Tags(tags)) => tags.iter().collect(),
@@ -263,7 +278,7 @@ impl Only {
             Self::MakesOfFamily => ("StringEquals", ours("RequestTag", "family"), json!(needs.family)),
             Self::MakesOfBakes => ("Null", ours("RequestTag", "bake"), there),
             Self::MakesImports => ("Null", ours("RequestTag", "import"), there),
-            Self::MakesVpcs => ("Null", ours("RequestTag", "vpc"), there),
+            Self::MakesVpcs => vpc("RequestTag"),
             Self::TagsLayout => only_tag("layout"),
             Self::TagsVpcs => {
                 let keys = ["bake", "expires"].map(|name| format!("{TAG_PREFIX}{name}"));

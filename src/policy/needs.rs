@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::cloud::tag;
 use crate::plan::facts::channel_parameter;
 use crate::recipe::buildspec::{Buildspec, SecretName};
 use crate::recipe::{Encrypt, Imds, MethodChoice, Recipe, SubnetChoice};
@@ -158,6 +159,16 @@ impl Needs {
                 "what a killed bake by an instance left in a bucket is swept too: --for bake,sweep allows that".to_owned(),
             );
         }
+        if wish.stages.contains(&Stage::Vpc) {
+            needs.notes.push(match recipe {
+                Some(recipe) => format!(
+                    "of VPCs this allows to make those called {0}, and without `sweep` to take away those alone; \
+                     `vpc create --name` of another name needs what --for vpc alone prints",
+                    recipe.name
+                ),
+                None => "this allows VPCs of any name; --for bake,vpc allows those of the recipe alone".to_owned(),
+            });
+        }
         if let Some(recipe) = recipe {
             needs.family.clone_from(&recipe.name);
             if wish.stages.contains(&Stage::Bake) {
@@ -282,7 +293,15 @@ impl Needs {
         self.subnet.as_ref().filter(|_| !self.parts.contains(&Part::Test))
     }
 
-    /// The ARNs' ends of what a launch is connected to, but of a subnet that tags tell.
+    /// The VPC of Bakehouse's own that the subnet is in, where the recipe tells it by that.
+    pub(super) fn subnets_vpc(&self) -> Option<&str> {
+        match self.subnet() {
+            Some(SubnetChoice::Tags(tags)) => tags.get(&tag("vpc")).map(String::as_str),
+            _ => None,
+        }
+    }
+
+    /// The ARNs' ends of what a launch is connected to, but of what tags tell.
     pub(super) fn networks(&self) -> Vec<String> {
         let subnet = match self.subnet() {
             Some(SubnetChoice::Id(id)) => Some(id.as_str()),

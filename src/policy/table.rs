@@ -384,6 +384,17 @@ pub const STATEMENTS: &[Statement] = &[
             "SAR, Amazon EC2: subnet*, aws:ResourceTag",
         )],
     },
+    // The group of a VPC of Bakehouse's own is another one after each `vpc create`: its tag tells it, as the subnet's does.
+    Statement {
+        sid: "LaunchWith",
+        only: &[Only::OfSubnetsVpc],
+        grants: &[call(
+            "ec2:RunInstances",
+            On::GroupsOfVpc,
+            &[Launch],
+            "SAR, Amazon EC2: security-group*, aws:ResourceTag",
+        )],
+    },
     // What CreateImage made expires until it is whole: taking the tag away is the commit.
     Statement {
         sid: "KeepImage",

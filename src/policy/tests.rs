@@ -124,6 +124,51 @@ fn what_a_launch_is_connected_to_and_launched_from_is_named_where_the_recipe_nam
     assert_eq!(*condition, json!({ "StringEquals": { "aws:ResourceTag/tier": "build" } }));
 }
 
+/// It is another one after each `vpc create`, so its id cannot be in a policy.
+#[test]
+fn the_group_of_a_vpc_that_is_made_for_the_bake_is_told_by_its_tag() {
+    let launch = |subnet: &str, groups: &str| {
+        let launch = format!("launch: {{ profile: baker, bucket: bakery, subnet: {subnet}{groups} }}");
+        bake("{ family: os-base }", &format!("method: launch\n{launch}"))
+    };
+    let (made, group) = ("{ 'bakehouse:vpc': web }", ", security-groups: [sg-0123456789abcdef0]");
+    let policy = launch(made, group);
+    let with = statement(&policy, "LaunchWith");
+    assert_eq!(with["Action"], json!(["ec2:RunInstances"]));
+    assert_eq!(with["Resource"], json!(["arn:aws:ec2:eu-west-1:111122223333:security-group/*"]));
+    assert_eq!(with["Condition"], json!({ "StringEquals": { "aws:ResourceTag/bakehouse:vpc": "web" } }));
+    // Without a group it is the VPC's default one, which has no tag.
+    for other in [launch(made, ""), launch("{ tier: build }", group), launch("subnet-01234567", group)] {
+        assert!(!sids(&other).contains("LaunchWith"), "{other:#}");
+    }
+}
+
+#[test]
+fn a_recipes_role_takes_no_other_recipes_vpc_away() {
+    let of = |recipe: Option<&recipe::Recipe>, stages: &[Stage]| {
+        let wish = Wish { stages: stages.iter().copied().collect(), ..Wish::default() };
+        policy(&Needs::of(recipe, None, &wish), &scope())
+    };
+    let recipe =
+        recipe_of("{ family: os-base }", "method: launch\nlaunch: { profile: baker, bucket: bakery }");
+    let own = of(Some(&recipe), &[Stage::Bake, Stage::Vpc]);
+    for (sid, tag) in [
+        ("MakeVpc", "aws:RequestTag/bakehouse:vpc"),
+        ("TagVpc", "aws:RequestTag/bakehouse:vpc"),
+        ("TakeVpcOver", "aws:ResourceTag/bakehouse:vpc"),
+        ("OfVpcs", "aws:ResourceTag/bakehouse:vpc"),
+    ] {
+        assert_eq!(statement(&own, sid)["Condition"]["StringEquals"][tag], "web", "{sid}");
+    }
+    assert_eq!(allowing(&own, "ec2:DeleteVpc"), ["OfVpcs"].into());
+    // Any, where no recipe says which; and by a sweep.
+    let null = json!({ "Null": { "aws:ResourceTag/bakehouse:vpc": "false" } });
+    let sweeps = [Stage::Bake, Stage::Sweep, Stage::Vpc];
+    for any in [of(None, &[Stage::Vpc]), of(Some(&recipe), &sweeps[..2]), of(Some(&recipe), &sweeps)] {
+        assert_eq!(statement(&any, "OfVpcs")["Condition"], null);
+    }
+}
+
 #[test]
 fn a_volume_is_of_this_family_and_is_attached_by_its_tags() {
     let family = bake("{ family: os-base }", "method: chroot");
@@ -269,7 +314,7 @@ fn kinds(on: On) -> &'static [&'static str] {
         On::SecurityGroups => &["security group"],
         On::VpcParts => &["vpc", "internet gateway", "subnet", "route table", "security group"],
         On::LaunchMakes => &["instance", "volume", "network-interface", "spot"],
-        On::Networks | On::TaggedSubnets => &["network"],
+        On::Networks | On::TaggedSubnets | On::GroupsOfVpc => &["network"],
         On::Everything => &["everything"],
         On::Parameters => &["parameter"],
         On::Secrets => &["secret"],

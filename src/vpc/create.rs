@@ -1,6 +1,9 @@
 //! Making a VPC, or what is missing of one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::parts::{Parts, Step};
 use super::{Vpc, VpcError, Wanted};
@@ -9,13 +12,18 @@ use crate::cloud::{
     tag,
 };
 use crate::host::stop::Stop;
-use crate::ledger::vpcs::{self, NAME};
+use crate::ledger::vpcs;
 use crate::ledger::{Intent, Kind, Ledger, Role};
 use crate::report::Reporter;
+
+/// How often is looked for what another run may have done.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the work needs.
 pub struct Create<'a> {
     pub wanted: Wanted,
+    /// How long the cloud may not show what another run has done.
+    pub settles_within: Duration,
     pub cloud: &'a Cloud,
     pub ledger: &'a Ledger,
     pub reporter: &'a Reporter,
@@ -25,8 +33,8 @@ pub struct Create<'a> {
 /// What is known of the calls so far.
 #[derive(Default)]
 struct Known {
-    /// An answer was lost: something may be there twice.
-    lost: AtomicBool,
+    /// Something may be there twice: an answer was lost, or another run does the same at the same time.
+    twice: AtomicBool,
     /// Something was made a moment ago, which a part of the cloud may not know yet.
     made: AtomicBool,
 }
@@ -35,8 +43,9 @@ impl Create<'_> {
     /// Makes what is missing of the VPC with this name. One that is whole is given as it is. On an error what was created is
     /// in the ledger, for the caller to unwind; what was there before stays.
     ///
-    /// Two runs at once may each make a VPC: the next one goes on with the first by its id and tells of the other, and
-    /// [`Delete`](super::Delete) takes both away.
+    /// Two runs at once end with one VPC, in that each step that the other one has done is not done again. Where neither
+    /// shows the other its VPC in time, there are two: the next run goes on with the first by its id and tells of the other,
+    /// and [`Delete`](super::Delete) takes both away.
     ///
     /// # Errors
     /// [`VpcError`]
@@ -51,12 +60,15 @@ impl Create<'_> {
         self.take_over(&parts).await?;
         let known = Known::default();
         let done = self.complete(&mut parts, &known).await;
-        if known.lost.load(Ordering::Relaxed) {
+        if known.twice.load(Ordering::Relaxed) {
             let twice = self.twice(&parts).await;
             // Where the rest failed, they are unwound with it.
             done?;
             for id in twice? {
-                vpcs::delete(&id, self.cloud).await?;
+                match vpcs::delete(&id, self.cloud).await {
+                    Err(error) if error.kind != ErrorKind::NotFound => return Err(error.into()),
+                    _ => {}
+                }
             }
         } else {
             done?;
@@ -87,24 +99,84 @@ impl Create<'_> {
         Ok(())
     }
 
-    async fn complete(&self, parts: &mut Parts, known: &Known) -> Result<(), VpcError> {
+    async fn complete(&mut self, parts: &mut Parts, known: &Known) -> Result<(), VpcError> {
+        // Since when no step was done.
+        let mut idle: Option<Instant> = None;
         while let Some(step) = parts.next(&self.wanted) {
             if self.stop.is_requested() {
                 return Err(VpcError::Stopped);
             }
-            match step {
-                Step::Create(new) => {
-                    let id = self.create(&new, known).await?;
-                    self.reporter.note(format!("made the {} {id}", new.kind()));
-                    parts.made(&new, id, self.wanted.tags());
+            match self.step(&step, parts, known).await {
+                Err(VpcError::Cloud(error)) if may_be_done(&step, error.kind) => {
+                    if idle.is_some_and(|since| since.elapsed() >= self.settles_within) {
+                        return Err(error.into());
+                    }
+                    if idle.is_some() {
+                        tokio::select! {
+                            () = tokio::time::sleep(LOOK) => {}
+                            () = self.stop.requested() => {}
+                        }
+                    }
+                    idle.get_or_insert_with(Instant::now);
+                    known.twice.store(true, Ordering::Relaxed);
+                    *parts = look(&self.wanted.name, self.cloud, self.stop).await?;
+                    self.take_over(parts).await?;
                 }
-                Step::Change(change) => {
-                    self.change(&change, known).await?;
-                    parts.changed(&change);
+                done => {
+                    done?;
+                    idle = None;
                 }
             }
         }
         Ok(())
+    }
+
+    async fn step(&mut self, step: &Step, parts: &mut Parts, known: &Known) -> Result<(), VpcError> {
+        match step {
+            Step::Create(new) => {
+                let id = self.create(new, known).await?;
+                self.reporter.note(format!("made the {} {id}", new.kind()));
+                if new.kind() == PartKind::Vpc
+                    && let Some(other) = self.instead_of(&id).await?
+                {
+                    *parts = other;
+                } else {
+                    parts.made(new, id, self.wanted.tags());
+                }
+            }
+            Step::Change(change) => {
+                self.change(change, known).await?;
+                parts.changed(change);
+            }
+        }
+        Ok(())
+    }
+
+    /// What there is of another run's VPC of the name, where that is gone on with instead of the new one, which is deleted
+    /// then. Of two that are empty the first by its id stays; and one that is not any more, since who fills it did not see
+    /// this one.
+    async fn instead_of(&mut self, own: &PartId) -> Result<Option<Parts>, VpcError> {
+        let mut found = find(vpcs::tags(&self.wanted.name), self.cloud, self.stop).await?;
+        let is_taken =
+            |part: &VpcPart| part.id == *own && part.tags.get(&tag("bake")) != Some(&self.wanted.run);
+        if found.iter().any(is_taken) {
+            return Ok(None);
+        }
+        found.retain(|part| part.id != *own && part.vpc.as_ref() != Some(own));
+        let other = Parts::of(found);
+        if !other.vpc().is_some_and(|vpc| vpc < own || other.is_begun()) {
+            return Ok(None);
+        }
+        match retrying(self.stop, || self.cloud.vpcs.delete(own)).await {
+            // Somebody goes on with it meanwhile.
+            Err(error) if error.kind == ErrorKind::InUse => return Ok(None),
+            Err(error) if error.kind != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        self.reporter
+            .note(format!("another run made a VPC at the same time: {own} is deleted, and that one is used"));
+        self.take_over(&other).await?;
+        Ok(Some(other))
     }
 
     fn intent(&self, kind: PartKind) -> Intent {
@@ -132,7 +204,7 @@ impl Create<'_> {
             if !lost.load(Ordering::Relaxed) {
                 return Err(not_yet(error, known));
             }
-            known.lost.store(true, Ordering::Relaxed);
+            known.twice.store(true, Ordering::Relaxed);
             let found = self.cloud.vpcs.find(new.kind(), &own).await.ok().into_iter().flatten().next();
             match found {
                 Some(part) => Ok(part.id),
@@ -164,7 +236,12 @@ impl Create<'_> {
                 return Ok(());
             }
             lost.fetch_or(error.kind.may_hide_an_effect(), Ordering::Relaxed);
-            Err(not_yet(error, known))
+            // What there is not any more was held back by another run.
+            if matches!(change, PartChange::HoldBack { .. }) {
+                Err(error)
+            } else {
+                Err(not_yet(error, known))
+            }
         });
         changed.await?;
         known.made.store(true, Ordering::Relaxed);
@@ -194,8 +271,7 @@ impl Create<'_> {
 /// # Errors
 /// [`VpcError`]
 pub async fn look(name: &str, cloud: &Cloud, stop: &Stop) -> Result<Parts, VpcError> {
-    let tags = Tags::from([(tag(NAME), name.to_owned())]);
-    Ok(Parts::of(find(tags, cloud, stop).await?))
+    Ok(Parts::of(find(vpcs::tags(name), cloud, stop).await?))
 }
 
 /// Parts of all kinds that have these tags.
@@ -206,6 +282,16 @@ async fn find(tags: Tags, cloud: &Cloud, stop: &Stop) -> Result<Vec<VpcPart>, Cl
         found.extend(retrying(stop, || cloud.vpcs.find(kind, &query)).await?);
     }
     Ok(found)
+}
+
+/// Whether a step that fails so may have been done by another run.
+fn may_be_done(step: &Step, kind: ErrorKind) -> bool {
+    match (step, kind) {
+        // The VPC has another gateway.
+        (Step::Change(PartChange::Attach { .. }), ErrorKind::Invalid)
+        | (Step::Change(PartChange::HoldBack { .. }), ErrorKind::NotFound) => true,
+        (_, kind) => kind == ErrorKind::Exists,
+    }
 }
 
 /// Where something was made a moment ago, that it is not found is no wonder.

@@ -8,12 +8,12 @@ use jiff::Timestamp;
 
 use super::VpcError;
 use crate::cloud::{
-    Cloud, CloudError, ErrorKind, Instance, InstanceId, Interface, PartId, PartKind, PartQuery, Tags,
-    VpcPart, Wait, retrying, tag, until,
+    Cloud, CloudError, ErrorKind, Instance, InstanceId, Interface, PartId, PartKind, PartQuery, VpcPart,
+    Wait, retrying, tag, until,
 };
 use crate::host::stop::Stop;
-use crate::ledger::sweep::{Seen, Verdict, decide};
-use crate::ledger::vpcs::{self, NAME};
+use crate::ledger::sweep::{Seen, Verdict, Why, decide};
+use crate::ledger::vpcs;
 use crate::report::Reporter;
 
 /// How often is looked whether the interfaces are gone.
@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// What the work needs.
 pub struct Delete<'a> {
     pub name: &'a str,
+    /// The run that this VPC was given to, where that is known: what another one goes on with since stays.
+    pub run: Option<&'a str>,
     pub now: Timestamp,
     /// How long what is in it may take to go.
     pub within: Duration,
@@ -32,49 +34,89 @@ pub struct Delete<'a> {
     pub stop: &'a Stop,
 }
 
-/// What was taken away: VPCs with all that was in them, and gateways that none of them had. Empty where there was nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Deleted(pub Vec<PartId>);
+/// What came of it. All is empty where there was nothing.
+#[derive(Debug, Default)]
+pub struct Deleted {
+    /// VPCs with all that was in them, and gateways that none of them had.
+    pub gone: Vec<PartId>,
+    /// What another run goes on with, and which.
+    pub kept: Vec<(PartId, String)>,
+    /// Why one stays, or why nobody can tell whether one does.
+    pub failed: Vec<VpcError>,
+}
 
 impl Delete<'_> {
-    /// Takes away all that has the name. May be done again, whatever came of it before.
-    ///
-    /// # Errors
-    /// [`VpcError`]
-    pub async fn run(&self) -> Result<Deleted, VpcError> {
-        let mut gone = Deleted::default();
-        for vpc in self.find(PartKind::Vpc).await? {
-            let phase = self.reporter.phase(format!("taking {} away", vpc.id));
-            self.empty(&vpc.id).await?;
-            match vpcs::delete_within(&vpc.id, self.settles_within, self.cloud).await {
-                Err(error) if error.kind == ErrorKind::InUse => {
-                    let holders = self.holders(&vpc.id, &error).await?;
-                    let (vpc, within) = (vpc.id, self.settles_within);
-                    return Err(VpcError::HeldUp { vpc, within, holders });
+    /// Takes away all that has the name: what fails of one keeps no other. May be done again, whatever came of it before.
+    pub async fn run(&self) -> Deleted {
+        let mut done = Deleted::default();
+        let mut tried: Vec<(PartId, Result<(), VpcError>)> = Vec::new();
+        match self.find(PartKind::Vpc).await {
+            Ok(vpcs) => {
+                for vpc in self.own(vpcs, &mut done.kept) {
+                    let result = self.take_away(&vpc.id).await;
+                    tried.push((vpc.id, result));
                 }
-                other => other.map_err(refused(&vpc.id))?,
             }
-            phase.done();
-            gone.0.push(vpc.id);
+            Err(error) => done.failed.push(error.into()),
         }
-        // What a run left that was killed before it attached its gateway. One that was attached went with its VPC.
-        for gateway in self.find(PartKind::InternetGateway).await? {
-            if gateway.vpc.is_none() {
-                let deleted = vpcs::delete_within(&gateway.id, self.settles_within, self.cloud).await;
-                deleted.map_err(refused(&gateway.id))?;
-                gone.0.push(gateway.id);
+        match self.find(PartKind::InternetGateway).await {
+            Ok(gateways) => {
+                // What a run left that was killed before it attached its gateway. One that was attached went with its VPC.
+                let alone = gateways.into_iter().filter(|gateway| gateway.vpc.is_none()).collect();
+                for gateway in self.own(alone, &mut done.kept) {
+                    let deleted = vpcs::delete_within(&gateway.id, self.settles_within, self.cloud).await;
+                    let result = deleted.map_err(refused(&gateway.id));
+                    tried.push((gateway.id, result));
+                }
+            }
+            Err(error) => done.failed.push(error.into()),
+        }
+        for (id, result) in tried {
+            match result {
+                Ok(()) => done.gone.push(id),
+                Err(error) => done.failed.push(error),
             }
         }
-        Ok(gone)
+        done
     }
 
-    /// What would be taken away, and who is in it: an instance that stays keeps its VPC.
+    /// Those that no other run goes on with. What has expired is nobody's any more.
+    fn own(&self, mut parts: Vec<VpcPart>, kept: &mut Vec<(PartId, String)>) -> Vec<VpcPart> {
+        parts.retain(|part| {
+            let seen = Seen::new(part.id.clone(), part.tags.clone());
+            let lasts = matches!(decide(&seen, self.now), Verdict::Keep(Why::NotYet(_)));
+            let other = part.tags.get(&tag("bake")).filter(|run| self.run.is_some_and(|own| own != *run));
+            let other = other.filter(|_| lasts);
+            kept.extend(other.map(|run| (part.id.clone(), run.clone())));
+            other.is_none()
+        });
+        parts
+    }
+
+    /// Takes one VPC away. Whatever fails, what there was may not be whole from then on.
+    async fn take_away(&self, vpc: &PartId) -> Result<(), VpcError> {
+        let phase = self.reporter.phase(format!("taking {vpc} away"));
+        self.empty(vpc).await?;
+        match vpcs::delete_within(vpc, self.settles_within, self.cloud).await {
+            Err(error) if error.kind == ErrorKind::InUse => {
+                let Ok(holders) = self.holders(vpc, &error).await else {
+                    return Err(VpcError::Refused { vpc: vpc.clone(), source: error });
+                };
+                return Err(VpcError::HeldUp { vpc: vpc.clone(), within: self.settles_within, holders });
+            }
+            other => other.map_err(refused(vpc))?,
+        }
+        phase.done();
+        Ok(())
+    }
+
+    /// What would be taken away, or stay as another run's; and who or what is in it and keeps it.
     ///
     /// # Errors
-    /// [`VpcError`]
-    pub async fn would(&self) -> Result<(Deleted, Vec<String>), VpcError> {
-        let (mut gone, mut inside) = (Deleted::default(), Vec::new());
-        for vpc in self.find(PartKind::Vpc).await? {
+    /// The cloud's.
+    pub async fn would(&self) -> Result<(Deleted, Vec<String>), CloudError> {
+        let (mut would, mut inside) = (Deleted::default(), Vec::new());
+        for vpc in self.own(self.find(PartKind::Vpc).await?, &mut would.kept) {
             let occupants = vpcs::occupants(&vpc.id, self.cloud, self.stop).await?;
             inside.extend(occupants.iter().filter(|one| !one.is_going()).map(|one| match &one.instance {
                 Some(instance) if has_expired(instance, self.now) => {
@@ -83,23 +125,25 @@ impl Delete<'_> {
                 Some(instance) => format!("the instance {}", named(instance)),
                 None => holder(&one.interface),
             }));
-            let parts = vpcs::order(vpcs::within(&vpc.id, self.cloud).await?);
-            gone.0.extend(parts.into_iter().map(|part| part.id).chain([vpc.id]));
+            let parts = vpcs::parts_in(&vpc.id, self.cloud).await?;
+            inside.extend(vpcs::foreign(parts.clone()).map(|part| foreign(&part)));
+            would.gone.extend(vpcs::order(parts).into_iter().map(|part| part.id).chain([vpc.id]));
         }
-        let alone = self.find(PartKind::InternetGateway).await?;
-        gone.0.extend(alone.into_iter().filter(|gateway| gateway.vpc.is_none()).map(|gateway| gateway.id));
-        Ok((gone, inside))
+        let mut alone = self.find(PartKind::InternetGateway).await?;
+        alone.retain(|gateway| gateway.vpc.is_none());
+        would.gone.extend(self.own(alone, &mut would.kept).into_iter().map(|gateway| gateway.id));
+        Ok((would, inside))
     }
 
     async fn find(&self, kind: PartKind) -> Result<Vec<VpcPart>, CloudError> {
-        let tags = Tags::from([(tag(NAME), self.name.to_owned())]);
-        let query = PartQuery { tags, ..PartQuery::default() };
+        let query = PartQuery { tags: vpcs::tags(self.name), ..PartQuery::default() };
         retrying(self.stop, || self.cloud.vpcs.find(kind, &query)).await
     }
 
-    /// Sees that nobody is in a VPC who stays, ends what has expired, and waits until all interfaces are gone.
+    /// Sees that nobody is in a VPC who stays, and nothing that is somebody's, ends what has expired, and waits until all
+    /// interfaces are gone.
     async fn empty(&self, vpc: &PartId) -> Result<(), VpcError> {
-        let occupants = vpcs::occupants(vpc, self.cloud, self.stop).await?;
+        let occupants = vpcs::occupants(vpc, self.cloud, self.stop).await.map_err(refused(vpc))?;
         let live = occupants.iter().filter(|one| !one.is_going()).filter_map(|one| one.instance.as_ref());
         let (expired, stay): (Vec<&Instance>, Vec<&Instance>) =
             live.partition(|instance| has_expired(instance, self.now));
@@ -107,6 +151,11 @@ impl Delete<'_> {
             let names: BTreeSet<String> = stay.into_iter().map(named).collect();
             let instances = names.into_iter().collect();
             return Err(VpcError::Occupied { vpc: vpc.clone(), instances });
+        }
+        let parts = vpcs::parts_in(vpc, self.cloud).await.map_err(refused(vpc))?;
+        let parts: Vec<String> = vpcs::foreign(parts).map(|part| foreign(&part)).collect();
+        if !parts.is_empty() {
+            return Err(VpcError::Foreign { vpc: vpc.clone(), parts });
         }
         let expired: BTreeSet<&InstanceId> = expired.into_iter().map(|instance| &instance.id).collect();
         for id in expired {
@@ -128,21 +177,15 @@ impl Delete<'_> {
                 let holders = left.iter().map(holder).collect();
                 Err(VpcError::HeldUp { vpc: vpc.clone(), within: self.within, holders })
             }
-            other => Ok(other?),
+            other => other.map_err(refused(vpc)),
         }
     }
 
     /// What else is in a VPC that the cloud does not delete.
-    async fn holders(&self, vpc: &PartId, refused: &CloudError) -> Result<Vec<String>, VpcError> {
+    async fn holders(&self, vpc: &PartId, refused: &CloudError) -> Result<Vec<String>, CloudError> {
         let interfaces = retrying(self.stop, || self.cloud.vpcs.interfaces(vpc)).await?;
         let mut all: Vec<String> = interfaces.iter().map(holder).collect();
-        let others = vpcs::within(vpc, self.cloud).await?;
-        let others = others.into_iter().filter(|part| !part.of_vpc && !vpcs::is_own(part));
-        all.extend(
-            others.map(|part| {
-                format!("the {} {}, which is not Bakehouse's: delete it", part.id.kind(), part.id)
-            }),
-        );
+        all.extend(vpcs::foreign(vpcs::parts_in(vpc, self.cloud).await?).map(|part| foreign(&part)));
         if all.is_empty() {
             all.push(format!(
                 "something that is not looked for here, as an endpoint or a NAT gateway (the console shows it at the VPC): {refused}"
@@ -152,7 +195,7 @@ impl Delete<'_> {
     }
 }
 
-/// For `map_err` of what changes something: from then on what there was may not be whole.
+/// For `map_err` of all that is done about a VPC that was found: it is there still.
 fn refused(vpc: &PartId) -> impl FnOnce(CloudError) -> VpcError + use<> {
     let vpc = vpc.clone();
     |source| VpcError::Refused { vpc, source }
@@ -172,6 +215,11 @@ fn named(instance: &Instance) -> String {
         (_, _, Some(name)) => format!("{}, called {name}", instance.id),
         _ => instance.id.to_string(),
     }
+}
+
+/// What is in a VPC and is somebody's.
+fn foreign(part: &VpcPart) -> String {
+    format!("the {} {}, which is not Bakehouse's", part.id.kind(), part.id)
 }
 
 /// What holds a VPC up, and what to do about it.

@@ -2,8 +2,8 @@
 //! them and taken away in a stage after. The same as cloudformation/vpc.yml makes, but for interface endpoints and what
 //! these need: one public subnet with a way out, and a security group that lets nothing in.
 //!
-//! Every part has the VPC's name as the tag `bakehouse:vpc`, by which all of them are found again and by which a recipe
-//! names the subnet.
+//! Every part has the VPC's name as the tag `bakehouse:vpc`, by which a recipe names the subnet; by that and by the stage in
+//! their tags all of them are found again.
 //!
 //! Must never: take away what is not Bakehouse's, or a VPC in which somebody is.
 
@@ -20,11 +20,8 @@ pub use delete::{Delete, Deleted};
 pub use parts::{Parts, Step};
 
 use crate::cloud::{CloudError, PartId, Tags, tag};
-use crate::ledger::vpcs::NAME;
-use crate::ledger::{CreateError, LedgerError};
-
-/// What the ledger and the tags call the stage.
-pub const STAGE: &str = "vpc";
+pub use crate::ledger::vpcs::STAGE;
+use crate::ledger::{CreateError, LedgerError, vpcs};
 
 /// The addresses of the VPC and its only subnet where nothing else is said: those of the template.
 pub const ADDRESSES: &str = "10.97.0.0/24";
@@ -53,8 +50,7 @@ impl Wanted {
     #[must_use]
     pub fn tags(&self) -> Tags {
         let mut tags = self.of_run();
-        tags.insert(tag("stage"), STAGE.to_owned());
-        tags.insert(tag(NAME), self.name.clone());
+        tags.extend(vpcs::tags(&self.name));
         tags.insert("Name".to_owned(), format!("bakehouse-{}", self.name));
         tags
     }
@@ -124,6 +120,11 @@ pub enum VpcError {
     )]
     Occupied { vpc: PartId, instances: Vec<String> },
     #[error(
+        "{vpc} cannot be taken away, since in it is {}\nhint: delete that, and run this again",
+        parts.join("; ")
+    )]
+    Foreign { vpc: PartId, parts: Vec<String> },
+    #[error(
         "{vpc} cannot be taken away, since after {} s it is still held up by {}\nhint: when that is gone, run this again, or \
          leave it to `bakehouse sweep`",
         within.as_secs(),
@@ -146,7 +147,10 @@ impl VpcError {
     #[must_use]
     pub fn stays(&self) -> Option<&PartId> {
         match self {
-            Self::Refused { vpc, .. } | Self::Occupied { vpc, .. } | Self::HeldUp { vpc, .. } => Some(vpc),
+            Self::Refused { vpc, .. }
+            | Self::Occupied { vpc, .. }
+            | Self::Foreign { vpc, .. }
+            | Self::HeldUp { vpc, .. } => Some(vpc),
             Self::Cloud(_) | Self::Ledger(_) | Self::Stopped => None,
         }
     }

@@ -49,8 +49,12 @@ impl Parts {
             PartKind::InternetGateway => part.vpc.is_none() || part.vpc == vpc,
             _ => part.vpc.is_some() && part.vpc == vpc,
         });
-        // One that is attached is the VPC's, whatever its id.
-        found.sort_by_key(|part| (part.id.kind(), part.vpc.is_none()));
+        // A gateway that is attached is the VPC's, and a table that is a subnet's, whatever their ids.
+        let is_loose = |part: &VpcPart| match &part.detail {
+            PartDetail::RouteTable { associations, .. } => associations.is_empty(),
+            _ => part.vpc.is_none(),
+        };
+        found.sort_by_key(|part| (part.id.kind(), is_loose(part)));
         Self { all: found, others }
     }
 
@@ -78,6 +82,18 @@ impl Parts {
     #[must_use]
     pub fn expires(&self) -> Option<Timestamp> {
         self.all.iter().filter_map(|part| part.tags.get(&tag("expires"))?.parse().ok()).max()
+    }
+
+    /// The VPC itself.
+    #[must_use]
+    pub fn vpc(&self) -> Option<&PartId> {
+        self.first(PartKind::Vpc).map(|vpc| &vpc.id)
+    }
+
+    /// Whether there is anything in the VPC.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.all.iter().any(|part| part.id.kind() != PartKind::Vpc && part.vpc.is_some())
     }
 
     /// The VPC's addresses.
@@ -315,6 +331,19 @@ mod tests {
         assert_eq!(parts.others, [id("vpc-00000002")]);
         assert_eq!(parts.next(&wanted()), None);
         assert_eq!(parts.ids(), whole.ids());
+    }
+
+    /// Of two tables that two runs made at once.
+    #[test]
+    fn a_table_that_is_the_subnets_is_gone_on_with() {
+        let (whole, _) = after(usize::MAX);
+        let mut found = whole.all.clone();
+        let table = found.iter().find(|part| part.id.kind() == PartKind::RouteTable).unwrap().clone();
+        let detail = PartDetail::RouteTable { way_out: None, associations: Vec::new() };
+        found.push(VpcPart { id: id("rtb-00000000"), detail, ..table });
+        let parts = Parts::of(found);
+        assert_eq!((parts.next(&wanted()), parts.ids()), (None, whole.ids()));
+        assert!(parts.is_begun() && !after(2).0.is_begun(), "a gateway is in no VPC before it is attached");
     }
 
     #[test]

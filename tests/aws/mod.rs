@@ -40,6 +40,8 @@ mod stand_in;
 mod templates;
 #[cfg(feature = "aws")]
 pub mod vpc;
+#[cfg(feature = "aws")]
+mod vpc_others;
 
 pub use fixture::StandIn;
 #[cfg(feature = "aws")]

@@ -260,6 +260,11 @@ fn a_policy_allows_what_a_sweep_calls_and_nothing_besides() {
         &[&image, &snapshot],
     );
     run(&yard, &cloud, &["vpc", "create", "--name", "web", "--expires-after", "1s"]).ok();
+    // The table of one that was killed is a subnet's, and is taken away before that.
+    let mut killed = command(&yard, &cloud);
+    killed.env("BAKEHOUSE_FAULT", "call:CreateSecurityGroup#1:before:kill");
+    let killed: Said = killed.args(["vpc", "create", "--name", "killed"]).output().unwrap().into();
+    killed.code(-1);
     thread::sleep(Duration::from_secs(2));
     let judge = Judge::new(&yard, &cloud, &["--for", "sweep"]);
     // A snapshot goes once its image is gone.
@@ -281,6 +286,11 @@ fn a_policy_allows_what_vpcs_call_and_nothing_besides() {
     for word in ["create", "create"] {
         run(&yard, &cloud, &["vpc", word, "--name", "web"]).ok();
     }
+    // One that fails takes away what it made, the table before its subnet.
+    let mut failing = command(&yard, &cloud);
+    failing.env("BAKEHOUSE_FAULT", "call:CreateSecurityGroup#1:before:denied");
+    let failed: Said = failing.args(["vpc", "create", "--name", "failing"]).output().unwrap().into();
+    failed.code(5);
     let mut asked = cloud.take_asked();
     boto(
         &cloud,

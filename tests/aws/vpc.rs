@@ -54,18 +54,18 @@ pub fn assert_whole(state: &Value, after: &str) {
     }
 }
 
-fn run(yard: &Yard, cloud: &StandIn, args: &[&str]) -> Said {
+pub(super) fn run(yard: &Yard, cloud: &StandIn, args: &[&str]) -> Said {
     cloud.program(yard).args(args).output().unwrap().into()
 }
 
-fn in_yard() -> (Yard, StandIn) {
+pub(super) fn in_yard() -> (Yard, StandIn) {
     let (yard, cloud) = (Yard::new(), StandIn::start());
     yard.recipe("web", RECIPE);
     (yard, cloud)
 }
 
 /// An instance in the only subnet of the VPC: its id.
-fn instance(cloud: &StandIn, yard: &Yard, tags: &[(&str, &str)]) -> String {
+pub(super) fn instance(cloud: &StandIn, yard: &Yard, tags: &[(&str, &str)]) -> String {
     let disk = yard.path().join("disk.raw");
     std::fs::write(&disk, "disk").unwrap();
     let name = format!("image-{}", tags.len());
